@@ -1,0 +1,54 @@
+"""What went wrong, where, and a hint. Bugs are not caught here: they are allowed to fly."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitStatus(IntEnum):
+    """Exit codes of the command line; other programs rely on them."""
+
+    OK = 0
+    REFUSED = 1  # the verdict is no: drift over budget, or nothing gained under --strict
+    USAGE = 2  # the command line cannot be understood
+    BAD_INPUT = 3  # the model or the data cannot be used
+    BUG = 4  # ours
+
+
+class SparsifyError(Exception):
+    """An error that is the user's to solve.
+
+    Attributes:
+        what: one sentence, lower case, literals in backticks.
+        where: file, node, option or pass that it is about; may be empty.
+        hint: what to do about it; may be empty.
+    """
+
+    status: ClassVar[ExitStatus] = ExitStatus.BUG
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        head = f"{self.what} ({self.where})" if self.where else self.what
+        return f"{head}\n\nhint: {self.hint}" if self.hint else head
+
+
+class UsageError(SparsifyError):
+    """An option, a pipeline or a budget that makes no sense."""
+
+    status = ExitStatus.USAGE
+
+
+class InputError(SparsifyError):
+    """A model or data file that cannot be used."""
+
+    status = ExitStatus.BAD_INPUT
+
+
+class RefusedError(SparsifyError):
+    """The verdict is no: over budget, or nothing to gain where gain was demanded."""
+
+    status = ExitStatus.REFUSED

@@ -1,0 +1,147 @@
+"""The operators of `ai.sparsify`: names, what they mean, and how to put one into a model.
+
+An operator's name spells its semantics: SparseMatMul[Int8][Delta|Columns][Relu|Gelu].
+Function overloads are not used: onnxruntime 1.18 to 1.23 silently runs the wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from sparsify.formats import EncodedWeight, Encoding
+from sparsify.ops import bodies
+
+DOMAIN = bodies.DOMAIN
+VERSION = bodies.VERSION
+MIN_OPSET = 11  # Round, CumSum and Clip with inputs
+MIN_OPSET_COLUMNS = 16  # ScatterND with reduction
+MIN_IR_VERSION = 8  # the first with model-local functions
+
+
+class Activation(str, Enum):
+    """What is applied after the bias; the value is the operator name's part."""
+
+    NONE = ""
+    RELU = "Relu"
+    GELU = "Gelu"  # by erf
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the domain. Inputs: X, positions..., values, shape, [scale,] bias."""
+
+    integer: bool
+    encoding: Encoding
+    activation: Activation
+
+    @cached_property
+    def name(self) -> str:
+        return f"SparseMatMul{'Int8' if self.integer else ''}{self.encoding}{self.activation}"
+
+    @property
+    def linear(self) -> Operator:
+        """The same without activation."""
+        return Operator(self.integer, self.encoding, Activation.NONE)
+
+    @property
+    def min_opset(self) -> int:
+        return MIN_OPSET_COLUMNS if self.encoding is Encoding.COLUMNS else MIN_OPSET
+
+
+def _operators() -> Iterator[Operator]:
+    for integer in (False, True):
+        for encoding in Encoding:
+            if integer and encoding is Encoding.COLUMNS:
+                continue  # at such sparsities bytes of positions outweigh bytes of values
+            for activation in Activation:
+                yield Operator(integer, encoding, activation)
+
+
+OPERATORS: dict[str, Operator] = {o.name: o for o in _operators()}
+
+
+def operator_of(node: ir.Node) -> Operator | None:
+    """The operator that `node` calls; None when it is not one of ours."""
+    return OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+
+
+def functions(operator: Operator, opset: int) -> dict[ir.OperatorIdentifier, ir.Function]:
+    """The model-local functions that define `operator` in a model of ONNX `opset`, helpers included."""
+    if opset < operator.min_opset:
+        raise ValueError(f"{operator.name} needs opset {operator.min_opset}, got {opset}")
+    found: dict[ir.OperatorIdentifier, ir.Function] = {}
+
+    def visit(name: str) -> None:
+        function = _function(name, opset)
+        if function.identifier() in found:
+            return
+        for node in function:
+            if node.domain == DOMAIN:
+                visit(node.op_type)
+        found[function.identifier()] = function  # after its callees: onnx's reference evaluator wants that
+
+    visit(operator.name)
+    return found
+
+
+def add_operator(model: ir.Model, operator: Operator) -> None:
+    """Make `model` able to call `operator`: its functions, the domain, an IR version that has functions."""
+    model.functions.update(functions(operator, model.opset_imports[""]))
+    model.opset_imports[DOMAIN] = VERSION
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+
+
+def inputs_of(
+    weight: EncodedWeight, bias: npt.NDArray[np.float32], scale: npt.NDArray[np.float32] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """The constant inputs of the operator that multiplies by `weight`, by name and in order.
+
+    Args:
+        weight: W [K, N], int8 values if and only if there is a `scale`.
+        bias: [N].
+        scale: [N], the int8 operator's scale of each output column.
+    """
+    positions = {f"positions{i or ''}": p for i, p in enumerate(weight.positions)}
+    arrays = {**positions, "values": weight.values, "shape": np.array(weight.shape, np.int64)}
+    if scale is not None:
+        arrays["scale"] = scale
+    return {**arrays, "bias": bias}
+
+
+def _function(name: str, opset: int) -> ir.Function:
+    """A fresh copy of the function `name`, importing `opset`."""
+    if (operator := OPERATORS.get(name)) is not None and operator.activation:
+        return _with_activation(operator, opset)
+    body = _BY_OPSET_18[name] if opset >= 18 and name in _BY_OPSET_18 else getattr(bodies, name)
+    proto = body.to_function_proto()
+    proto.name = name
+    for imported in proto.opset_import:
+        if imported.domain == "":
+            imported.version = opset
+    return ir.from_proto(proto)
+
+
+_BY_OPSET_18 = {"RowMin": bodies.RowMin18, "RowMax": bodies.RowMax18}
+
+
+def _with_activation(operator: Operator, opset: int) -> ir.Function:
+    """The linear operator, then its activation."""
+    linear = _function(operator.linear.name, opset)
+    inputs = [ir.Value(name=v.name) for v in linear.inputs]
+    product = ir.Node(DOMAIN, operator.linear.name, inputs, outputs=[ir.Value(name="linear")])
+    domain = "" if operator.activation is Activation.RELU else DOMAIN
+    activation = ir.Node(domain, operator.activation.value, product.outputs, outputs=[ir.Value(name="Y")])
+    graph = ir.Graph(
+        inputs, activation.outputs, nodes=[product, activation], opset_imports={"": opset, DOMAIN: VERSION}
+    )
+    return ir.Function(DOMAIN, operator.name, graph=graph, attributes=[])

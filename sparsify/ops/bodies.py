@@ -1,0 +1,178 @@
+"""What the operators of the domain `ai.sparsify` mean, as onnxscript functions over standard ONNX.
+
+These bodies are the specification of the native kernels, the reference of their tests, and what a
+runtime without our kernels executes. A runtime inlines a body under the model's opset, so bodies use
+only operators whose meaning is the same from opset 11 on, and types that old kernels have; where no
+such operator exists (ReduceMin, ReduceMax) there is one body per range of opsets.
+
+Shapes: X [..., K], W [K, N], bias [N], scale [N], Y [..., N].
+
+Float operator:
+
+    Y = X W + bias
+
+Integer operator; W = w * scale with w int8, activations quantised per row x of X (asymmetric, u8):
+
+    low = min(x, 0),  high = max(x, 0),  span = max(high - low, 1e-30)
+    inverse = 255 / span,  z = round(-low * inverse),  s = span / 255 + sum(x * 0)
+    q = clip(round(x * inverse) + z, 0, 255)
+    Y = float(q w - z * sum_k(w)) * s * scale + bias
+
+round() is to nearest even; q w is exact in int32. The term sum(x * 0) is 0 for finite rows and NaN
+for a row that holds a NaN or an infinity, so that such a row comes out as NaN, as it mostly would
+from a dense product. MatMulInteger is fed w as u8 with zero point 128: u8 * s8 products saturate in
+onnxruntime's kernels for CPUs without VNNI, u8 * u8 products do not.
+"""
+
+# Bodies are ONNX written in Python's syntax: their operands have no Python types.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from onnx.helper import make_tensor
+from onnxscript import opset11, opset16, opset18, script
+from onnxscript.values import Opset
+
+DOMAIN = "ai.sparsify"
+VERSION = 1
+
+_sparsify = Opset(DOMAIN, VERSION)
+op = opset11
+op16 = opset16
+op18 = opset18
+
+_FLOAT, _UINT8, _INT32, _INT64 = 1, 2, 6, 7  # TensorProto.DataType
+
+# Constants are tensors: the shorter attributes of Constant came with opset 12.
+FIRST, SECOND, THIRD, LAST = (make_tensor("c", _INT64, [1], [i]) for i in (0, 1, 2, -1))
+AXIS_0 = make_tensor("c", _INT64, [], [0])
+COLUMN = make_tensor("c", _INT64, [2], [-1, 1])
+ONE_INT64 = make_tensor("c", _INT64, [], [1])
+TWO_INT32 = make_tensor("c", _INT32, [], [2])
+POWERS = make_tensor("c", _INT32, [8], [1, 2, 4, 8, 16, 32, 64, 128])
+OFFSET_UINT8 = make_tensor("c", _UINT8, [], [128])
+LEADING_ZERO = make_tensor("c", _FLOAT, [1], [0.0])
+ZERO, HALF, ONE, OFFSET, LEVELS, TINY, SQRT_2 = (
+    make_tensor("c", _FLOAT, [], [v]) for v in (0.0, 0.5, 1.0, 128.0, 255.0, 1e-30, 2**0.5)
+)
+
+
+@script(_sparsify, default_opset=op)
+def RowMin(X):  # [..., K] -> [..., 1]; opset 11 to 17
+    return op.ReduceMin(X, axes=[-1], keepdims=1)
+
+
+@script(_sparsify, default_opset=op)
+def RowMax(X):  # [..., K] -> [..., 1]; opset 11 to 17
+    return op.ReduceMax(X, axes=[-1], keepdims=1)
+
+
+@script(_sparsify, default_opset=op18)
+def RowMin18(X):  # from opset 18 on axes are an input
+    return op18.ReduceMin(X, op18.Constant(value=LAST), keepdims=1)
+
+
+@script(_sparsify, default_opset=op18)
+def RowMax18(X):
+    return op18.ReduceMax(X, op18.Constant(value=LAST), keepdims=1)
+
+
+@script(_sparsify, default_opset=op)
+def Gelu(X):  # exact, by erf
+    root = op.Constant(value=SQRT_2)
+    return X * op.Constant(value=HALF) * (op.Erf(X / root) + op.Constant(value=ONE))
+
+
+@script(_sparsify, default_opset=op)
+def DecodeBitmask(mask, values, shape):
+    """mask uint8 [ceil(K*N/8)], values [nnz] -> W int32|float32 [K, N] as float32."""
+    octets = op.Cast(op.Reshape(mask, op.Constant(value=COLUMN)), to=_INT32)
+    powers = op.Constant(value=POWERS)
+    bits = op.Mod(op.Div(octets, powers), op.Constant(value=TWO_INT32))
+    flat = op.Reshape(bits, op.Constant(value=LAST))
+    first = op.Constant(value=FIRST)
+    flat = op.Slice(flat, first, op.ReduceProd(shape, keepdims=1), first)
+    # A zero bit gathers value 0 of a table led by 0.0, so that no value need exist.
+    table = op.Concat(op.Constant(value=LEADING_ZERO), op.Cast(values, to=_FLOAT), axis=0)
+    position = op.CumSum(flat, op.Constant(value=AXIS_0)) * flat
+    return op.Reshape(op.Gather(table, position, axis=0), shape)
+
+
+@script(_sparsify, default_opset=op)
+def DecodeDelta(gaps, values, shape):
+    """gaps uint8|uint16|int32 [n], values [n] -> W float32 [K, N]."""
+    count = op.Cast(gaps, to=_INT64)
+    position = op.CumSum(count, op.Constant(value=AXIS_0)) - op.Constant(value=ONE_INT64)
+    zeros = op.ConstantOfShape(op.ReduceProd(shape, keepdims=1))
+    flat = op.ScatterElements(zeros, position, op.Cast(values, to=_FLOAT), axis=0)
+    return op.Reshape(flat, shape)
+
+
+@script(_sparsify, default_opset=op)
+def QuantizeRows(X, shape):
+    """X [..., K] -> q uint8 [..., K], z int32 [..., 1], s float32 [..., 1]."""
+    first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
+    column = op.ConstantOfShape(op.Concat(op.Slice(shape, first, second, first), second, axis=0))
+    zero, levels = op.Constant(value=ZERO), op.Constant(value=LEVELS)
+    low = op.Min(RowMin(X), zero)
+    high = op.Max(RowMax(X), zero)
+    span = op.Max(high - low, op.Constant(value=TINY))
+    inverse = levels / span
+    zero_point = op.Round(op.Neg(low) * inverse)
+    shifted = op.Round(X * inverse) + zero_point
+    q = op.Clip(shifted, zero, levels)
+    scale = span / levels + op.MatMul(X, column)
+    return op.Cast(q, to=_UINT8), op.Cast(zero_point, to=_INT32), scale
+
+
+@script(_sparsify, default_opset=op)
+def IntegerProduct(X, W, shape, scale, bias):
+    """W int8-valued float32 [K, N] -> Y float32 [..., N]; the integer operator after decoding."""
+    offset = op.Constant(value=OFFSET_UINT8)
+    w = op.Cast(W + op.Constant(value=OFFSET), to=_UINT8)
+    q, zero_point, row_scale = QuantizeRows(X, shape)
+    first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
+    rows = op.Concat(second, op.Slice(shape, first, second, first), axis=0)
+    ones = op.Cast(op.ConstantOfShape(rows) + op.Constant(value=ONE), to=_UINT8)
+    column_sums = op.MatMulInteger(ones, w, None, offset)
+    total = op.MatMulInteger(q, w, None, offset) - zero_point * column_sums
+    return op.Cast(total, to=_FLOAT) * row_scale * scale + bias
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMul(X, mask, values, shape, bias):
+    return op.MatMul(X, DecodeBitmask(mask, values, shape)) + bias
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulDelta(X, gaps, values, shape, bias):
+    return op.MatMul(X, DecodeDelta(gaps, values, shape)) + bias
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulInt8(X, mask, values, shape, scale, bias):
+    return IntegerProduct(X, DecodeBitmask(mask, values, shape), shape, scale, bias)
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulInt8Delta(X, gaps, values, shape, scale, bias):
+    return IntegerProduct(X, DecodeDelta(gaps, values, shape), shape, scale, bias)
+
+
+@script(_sparsify, default_opset=op16)
+def SparseMatMulColumns(X, rows, gaps, values, shape, bias):
+    """Gather, scale, scatter-add: W is never dense. From opset 16 on (ScatterND adds)."""
+    first, second = op16.Constant(value=FIRST), op16.Constant(value=SECOND)
+    last = op16.Constant(value=LAST)
+    k = op16.Slice(shape, first, second, first)
+    n = op16.Slice(shape, second, op16.Constant(value=THIRD), first)
+    tokens = op16.Transpose(op16.Reshape(X, op16.Concat(last, k, axis=0)), perm=[1, 0])
+    m = op16.Slice(op16.Shape(tokens), second, op16.Constant(value=THIRD), first)
+    picked = op16.Gather(tokens, rows, axis=0)
+    column = op16.Constant(value=COLUMN)
+    terms = picked * op16.Reshape(values, column)
+    index = op16.Reshape(op16.CumSum(op16.Cast(gaps, to=_INT64), op16.Constant(value=AXIS_0)), column)
+    zeros = op16.ConstantOfShape(op16.Concat(n, m, axis=0))
+    total = op16.ScatterND(zeros, index, terms, reduction="add")
+    outer = op16.Slice(op16.Shape(X), first, last, first)
+    return op16.Reshape(op16.Transpose(total, perm=[1, 0]), op16.Concat(outer, n, axis=0)) + bias

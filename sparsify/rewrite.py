@@ -1,0 +1,111 @@
+"""What a pass is here: a frozen dataclass on onnx_ir's in-place pass that reports what it did and what it refused.
+
+A pass's fields are its options: they give the textual form `name{option=value,...}`, its parsing and its
+printing back. The pipeline verifies the model between passes, never inside one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_type_hints
+
+import onnx_ir as ir
+
+from sparsify.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Change:
+    """A node was rewritten.
+
+    Attributes:
+        node: name of the node in the model the pass was given.
+        what: one short sentence for people.
+        facts: what a report may want: `shape` [K, N], `format`, `sparsity`, `dense_ms`, `rewritten_ms`, ...
+    """
+
+    node: str
+    what: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node was left as it is, and why. Attributes as in `Change`."""
+
+    node: str
+    reason: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Report(ir.passes.PassResult):
+    """What a pass did. `modified` is true only if the model's bytes changed."""
+
+    changes: tuple[Change, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pass(ir.passes.InPlacePass):
+    """Base of all passes. Subclasses are frozen dataclasses whose fields are their options."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def rewrite(self, model: ir.Model) -> Iterator[Change | Refusal]:
+        """Change `model` in place, yielding what was done and what was refused, in graph order."""
+
+    def call(self, model: ir.Model) -> Report:
+        events = list(self.rewrite(model))
+        changes = tuple(e for e in events if isinstance(e, Change))
+        refusals = tuple(e for e in events if isinstance(e, Refusal))
+        return Report(model, bool(changes), changes, refusals)
+
+    def __str__(self) -> str:
+        """The textual form; options at their default are left out."""
+        given = [
+            f"{f.name}={_text(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}{{{','.join(given)}}}" if given else self.name
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Pass:
+        """The pass with options given as text.
+
+        Raises:
+            UsageError: an option that the pass does not have, or a value of the wrong type.
+        """
+        types = get_type_hints(cls)
+        known = {f.name for f in dataclasses.fields(cls)}
+        for option in options:
+            if option not in known:
+                raise UsageError(
+                    f"pass `{cls.name}` has no option `{option}`",
+                    where="--passes",
+                    hint=f"its options are {', '.join(sorted(known))}" if known else "it has no options",
+                )
+        return cls(**{o: _value(cls.name, o, text, types[o]) for o, text in options.items()})
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(name: str, option: str, text: str, kind: type) -> Any:
+    """`text` as a `kind`: bool, int, float, str, or any class with a `parse(text)` that raises ValueError."""
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text]
+        return kind.parse(text) if hasattr(kind, "parse") else kind(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(
+            f"`{option}={text}` is not a {kind.__name__}",
+            where=f"pass `{name}`",
+            hint=str(error) if isinstance(error, ValueError) else "true or false",
+        ) from error
