@@ -33,7 +33,8 @@ constexpr int64_t kPair = 2 * kGroup;  // columns of a tile
 constexpr int64_t kRows = 8;           // rows of a tile
 constexpr uint8_t kDense = 16;         // steps of a block without positions
 constexpr int64_t kDenseFrom = 12;     // steps with positions from which plain ones are faster
-constexpr int64_t kRowBytes = 256 << 10;   // quantised rows that a task keeps in half an L2 of 512 KB to 1 MB
+constexpr int64_t kRowBytes = 48 << 10;    // quantised rows of a task: a pair's weights, these and their outputs share L2
+constexpr int64_t kFewestRows = 32, kMostRows = 128;  // of a task; fastest of 16 to 256 at K of 384 to 1536 (Zen 4)
 constexpr int64_t kTaskProducts = 1 << 21;  // about 12 us at 165 G products/s (Zen 4, 3.6 GHz)
 
 RowRange range_of(const float* x, int64_t k) {
@@ -117,7 +118,7 @@ class Int8Permute final : public Product {
     const QuantizedRows quantized(rows, k_);
     quantize(x, rows, quantized, pool);
 
-    const int64_t block_rows = std::max(kRows, std::min(round_up(rows, kRows), kRowBytes / quantized.stride / kRows * kRows));
+    const int64_t block_rows = round_up(std::clamp(kRowBytes / quantized.stride, kFewestRows, kMostRows), kRows);
     const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
     const int64_t products = std::max<int64_t>(1, stream_size_ / 2 / pairs_ * std::min(rows, block_rows));
     const int64_t pairs = std::clamp<int64_t>(kTaskProducts / products, 1, pairs_);
