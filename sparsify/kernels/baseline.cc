@@ -1,7 +1,7 @@
 // Functions of the standard library and of contract.h that sources of several ISAs may leave for the linker to merge.
 // It keeps the first copy of each that it meets. Linked first and compiled for any CPU, this file provides that copy:
 // otherwise packing on an old CPU could run into, say, a vector<float>::resize made of AVX-512 instructions.
-// tests/kernels/test_objects.py checks that no object for a wider ISA brings a function that is missing here.
+// tests/kernels/test_driver.py checks that no object for a wider ISA brings a function that is missing here.
 #include <memory>
 #include <vector>
 

@@ -24,7 +24,7 @@ struct Int8Avx2 {
   using Bytes = __m256i;
   using Sum = __m256i;
   static constexpr Int8Layout kLayout{8, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, !kVnni};
-  static constexpr int kRows = 8, kParts = 1;
+  static constexpr int kRows = 8, kParts = 1, kRegister = 32;
   static constexpr bool kSigned = false;
 
   static Sum zero() { return _mm256_setzero_si256(); }

@@ -22,7 +22,7 @@ struct Int8Avx512 {
   using Bytes = __m512i;
   using Sum = __m512i;
   static constexpr Int8Layout kLayout{16, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, !kVnni};
-  static constexpr int kRows = 8, kParts = 1;
+  static constexpr int kRows = 8, kParts = 1, kRegister = 64;
   static constexpr bool kSigned = false;
 
   static Sum zero() { return _mm512_setzero_si512(); }

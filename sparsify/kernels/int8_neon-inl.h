@@ -27,7 +27,7 @@ struct Int8Neon {
     int32x4_t v[4];
   };
   static constexpr Int8Layout kLayout{16, 64, kDotprod ? 4 : 9, kDotprod ? 1 : 6, false};
-  static constexpr int kRows = 4, kParts = 4;
+  static constexpr int kRows = 4, kParts = 4, kRegister = 16;
   static constexpr bool kSigned = true;
 
   static Sum zero() { return {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}; }

@@ -3,6 +3,7 @@
 // L wraps an ISA's registers of 4 kColumns bytes (Bytes) and of kColumns int32 sums (Sum):
 //   Vector            float lanes for quantising and the epilogue; a Sum has kParts of its registers
 //   kLayout, kRows    see int8_stream.h; rows of a tile, so that its sums stay in registers
+//   kRegister         bytes of a vector register: Bytes is one or more
 //   kSigned           the dot product takes s8 activations: q - 128 (see quantize_rows)
 //   table(q)          the block of inputs at q, ready to be picked from
 //   pick(t, p)        bytes of the block at positions p
@@ -57,6 +58,17 @@ class Int8Permute final : public Product {
   }
 
   int64_t bytes() const override { return stream_.size(); }
+
+  // Vector instructions of all steps for one row.
+  double instructions_a_row() const {
+    double total = 0;
+    for (const uint8_t code : stream_.code) {
+      total += (code & Int8Stream::kPlain) == 0
+                   ? code * L::kLayout.permute_cost
+                   : (kBlock / 4 + __builtin_popcount(code & 15u)) * L::kLayout.plain_cost;
+    }
+    return total * (static_cast<double>(kWidth) / L::kRegister);
+  }
 
  private:
   static constexpr int64_t kTaskProducts = 1 << 21;  // of a task: 10 to 40 us
