@@ -82,17 +82,36 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
     target = path.with_name(f"{path.name}.data")
     _refuse_own_files(model, (path, target))
     external = _tensor_bytes(model) > limit
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            written = Path(folder) / path.name
-            if external:
-                ir.save(model, written, external_data=target.name)
-            else:
-                written.write_bytes(serialize(model))
-            _replace(Path(folder), {p: path.parent / p.name for p in sorted(Path(folder).iterdir(), reverse=True)})
-    except OSError as error:
-        hint = "make the folder first" if not path.parent.exists() else "choose another place with -o"
-        raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
+    with _writing(path) as folder:
+        if external:
+            ir.save(model, folder / path.name, external_data=target.name)
+        else:
+            (folder / path.name).write_bytes(serialize(model))
+
+
+def copy(model: ir.Model, path: str | Path) -> None:
+    """Write `model`, which is as it was loaded: its file byte for byte where it has one that stands alone.
+
+    Raises:
+        UsageError: `path` is the file that the model was loaded from, or cannot be written.
+    """
+    path = Path(path)
+    source = source_path(model)
+    if source is None or model.meta[_DATA_FILES]:
+        save(model, path)
+        return
+    _refuse_own_files(model, (path,))
+    write_bytes(path, source.read_bytes())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    with _writing(path) as folder:
+        (folder / path.name).write_bytes(data)
 
 
 def digest(model: str | Path | ir.Model) -> str:
@@ -298,6 +317,20 @@ def _refuse_own_files(model: ir.Model, targets: tuple[Path, ...]) -> None:
         # samefile sees through links; a name alone does not.
         if target.exists() and any(file.exists() and target.samefile(file) for file in own):
             raise UsageError("this would overwrite the input", where=str(target), hint="choose another name with -o")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into; what stands in it at the end takes its place beside `path`."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder)
+            # The data file goes first: a model is never there without its data.
+            written = sorted(Path(folder).iterdir(), reverse=True)
+            _replace(Path(folder), {file: path.parent / file.name for file in written})
+    except OSError as error:
+        hint = "choose another place for it" if path.parent.is_dir() else "make its folder first"
+        raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
 
 
 def _replace(folder: Path, moves: dict[Path, Path]) -> None:
