@@ -36,13 +36,12 @@ def from_scipy(layers: Sequence[Layer]) -> ir.Model:
     if not layers:
         raise InputError("a network needs a layer", where="from_scipy", hint="give [(W, bias, activation), ...]")
     width = layers[0][0].shape[0] if scipy.sparse.issparse(layers[0][0]) else 0
-    first = x = ir.Value(name="x", shape=ir.Shape(["batch", width]), type=ir.TensorType(ir.DataType.FLOAT))
+    x = ir.Value(name="x", shape=ir.Shape(["batch", width]), type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": OPSET}, name="from_scipy")
     model = ir.Model(graph, ir_version=ops.MIN_IR_VERSION, producer_name="sparsify")
     for number, layer in enumerate(layers):
         x = _add_layer(model, x, layer, number, last=number == len(layers) - 1)
     graph.outputs.append(x)
-    assert graph.inputs[0] is first
     return model
 
 
@@ -76,6 +75,7 @@ def _checked(layer: Layer, x: ir.Value, where: str) -> tuple[Any, npt.NDArray[np
     inputs, outputs = matrix.shape
     if inputs != x.shape[1]:
         raise InputError(f"W has {inputs} inputs, and {x.shape[1]} come in", where=where, hint="W is [inputs, outputs]")
+    matrix = scipy.sparse.csc_array(matrix)
     if not np.isfinite(matrix.data).all():
         raise InputError("W holds a NaN or an infinity", where=where)
     vector = np.zeros(outputs, np.float32) if bias is None else np.asarray(bias, np.float32)

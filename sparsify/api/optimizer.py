@@ -12,14 +12,13 @@ import onnx_ir as ir
 from sparsify import data as feeds
 from sparsify import modelio, runtime
 from sparsify.api import facts
+from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, synthesise
 from sparsify.audit import DriftReport, audit
-from sparsify.budget import Budget
-from sparsify.budget import parse as parse_budget
-from sparsify.errors import UsageError
+from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
-from sparsify.pipeline import DEFAULT_LEVEL, Pipeline, PipelineReport, level, nodes, parse, with_settings
+from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
 from sparsify.pipeline.run import Progress
 from sparsify.rewrite import Pass
 
@@ -98,39 +97,134 @@ def optimize(
         UsageError: options that make no sense.
         InputError: a model or data that cannot be used.
     """
-    budgets = _budgets(budget)
+    budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
-    if passes is not None and level is not None:
-        raise UsageError("a level and a pipeline exclude each other", where="--passes", hint="leave one of them out")
     threads = threads or default_threads()
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
     base = modelio.load(model)
     samples = None if data is None else read(data, base)
-    held_out = [] if samples is None else feeds.split(samples, seed)[1]
+    held_out = [] if samples is None else feeds.split(samples, seed, base.graph.inputs)[1]
+    sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
 
     candidate = modelio.load(base)
-    sample, observed = (samples[0], True) if samples else synthesise(base, seed)
-    report = pipeline.run(
+    ran = pipeline.run(
         candidate,
         sample=sample,
-        observe=observed and rows is None,
+        observe=exact and rows is None,
         dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
         progress=progress,
     )
-    table = nodes.rows(report.steps)
-    changed, reason = _worth(pipeline, report, table)
+    table = nodes.rows(ran.steps)
+    changed, reason = _gain(pipeline, ran, table)
     latency = None
     if changed and sample is not None:
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
         if samples and latency["speedup"] <= 1 and _promises_speed(pipeline):
-            changed, reason = False, f"the whole model is no faster: {latency['speedup']:.2f}x; the input is given back"
+            changed, reason = False, f"the whole model would be no faster ({latency['speedup']:.2f}x)"
+            table = [{**row, "decision": nodes.LEFT, "reason": reason} for row in table]
     result = candidate if changed else base
+
     drift = None
     if held_out and (changed or budgets):
         drift = audit(base, result, held_out, budgets=budgets, seed=seed, threads=threads)
     if changed:
-        facts.stamp(result, source=model if isinstance(model, (str, Path)) else base, pipeline=pipeline,
-                    budgets=budgets, drift=drift)
-    ...
+        source = model if isinstance(model, (str, Path)) else base
+        facts.stamp(result, source=source, pipeline=str(pipeline), budgets=budgets, drift=drift)
+    return _result(
+        model=result,
+        source=model if isinstance(model, (str, Path)) else base,
+        changed=changed,
+        reason=reason,
+        drift=drift,
+        settings={"pipeline": str(pipeline), "target": target, "threads": threads, "seed": seed},
+        latency=latency,
+        passes=[step.to_dict() for step in ran.steps],
+        nodes=table,
+    )
+
+
+def _pipeline(
+    passes: str | Sequence[Pass] | None,
+    number: int | None,
+    target: str,
+    *,
+    has_data: bool,
+    threads: int,
+    rows: int | None,
+) -> Pipeline:
+    if passes is not None and number is not None:
+        raise UsageError("a level and a pipeline exclude each other", where="--passes", hint="leave one of them out")
+    if passes is None:
+        default = LEVEL_WITH_DATA if has_data else DEFAULT_LEVEL
+        chosen = levels.level(default if number is None else number, target, threads=threads, rows=rows)
+    else:
+        levels.check_target(target)
+        given = parse(passes) if isinstance(passes, str) else tuple(passes)
+        chosen = levels.with_settings(given, threads=threads, rows=rows)
+    return Pipeline(chosen)
+
+
+def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
+    """A synthetic feed, if the model runs on it; numbers that mean nothing may be refused by a model.
+
+    Raises:
+        InputError: onnxruntime cannot load the model at all.
+    """
+    session = runtime.session(model)
+    try:
+        sample, exact = synthesise(model, seed)
+        runtime.run(session, sample)
+    except InputError:  # the feed is at fault, not the model
+        return None, False
+    return sample, exact
+
+
+def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether the result is worth keeping, and why or why not."""
+    if nodes.gained(ran.steps):
+        done = sum(row["decision"] != nodes.LEFT for row in table)
+        return True, f"{done} of {len(table)} nodes were changed"
+    tidied = ran.modified and not _promises_speed(pipeline)
+    return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
+
+
+def _promises_speed(pipeline: Pipeline) -> bool:
+    """Whether a pass measures what it does; with `min_speedup=0` throughout, nobody asked for speed."""
+    return any(getattr(one, "min_speedup", 0) > 0 for one in pipeline.passes)
+
+
+def _result(
+    *,
+    model: ir.Model,
+    source: str | Path | ir.Model,
+    changed: bool,
+    reason: str,
+    drift: DriftReport | None,
+    settings: dict[str, Any],
+    **measured: Any,
+) -> Result:
+    accepted = drift is None or bool(drift)
+    base = facts.model(source)
+    candidate = facts.model(model) if changed else {**base, "path": None}
+    latency = measured["latency"] if changed else None
+    told = None if drift is None else facts.drift(drift)
+    summary = facts.summary(changed, accepted, reason, latency, told)
+    report = {
+        "kind": "optimize",
+        "title": "Sparsify: optimize",
+        "summary": summary,
+        "accepted": accepted,
+        "changed": changed,
+        "reason": reason,
+        **facts.place(),
+        "base": base,
+        "candidate": candidate,
+        **settings,
+        "size": facts.sizes(base, candidate),
+        **measured,
+        "latency": latency,
+        "drift": told,
+    }
+    return Result(model, changed, accepted, summary, facts.finite(report), drift)

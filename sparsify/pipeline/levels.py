@@ -23,6 +23,7 @@ class Target(str, Enum):
 
 TARGETS = tuple(str(t) for t in Target)
 DEFAULT_LEVEL = 2
+LEVEL_WITH_DATA = 3  # what pruning does to the answers can only be told with data
 
 _PORTABLE = (
     "cleanup,stamp",
@@ -46,12 +47,17 @@ def level(number: int, target: str = Target.PORTABLE, **settings: Any) -> tuple[
     Raises:
         UsageError: no such level or target.
     """
-    if target not in TARGETS:
-        raise UsageError(f"there is no target `{target}`", where="--target", hint=f"one of {', '.join(TARGETS)}")
+    check_target(target)
     texts = _STOCK if target == Target.STOCK else _PORTABLE
     if number not in range(len(texts)):
         raise UsageError(f"there is no level {number}", where="-O", hint=f"-O0 to -O{len(texts) - 1}")
     return with_settings(parse(texts[number]), **settings)
+
+
+def check_target(target: str) -> None:
+    """Raise UsageError where there is no such target."""
+    if target not in TARGETS:
+        raise UsageError(f"there is no target `{target}`", where="--target", hint=f"one of {', '.join(TARGETS)}")
 
 
 def with_settings(pipeline: Sequence[Pass], **settings: Any) -> tuple[Pass, ...]:
