@@ -40,6 +40,11 @@ def model(source: str | Path | ir.Model) -> dict[str, Any]:
     return {"path": path, "sha256": modelio.digest(source), "bytes": modelio.size(source)}
 
 
+def named(source: modelio.Source, loaded: ir.Model) -> str | Path | ir.Model:
+    """What a model is known by: its path where it has one, else itself as it was loaded."""
+    return source if isinstance(source, (str, Path)) else loaded
+
+
 def latency(
     base: ir.Model, candidate: ir.Model, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], *, threads: int, real: bool
 ) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def optimize(
         dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
         progress=progress,
     )
-    table = nodes.rows(ran.steps)
+    table = nodes.rows(ran)
     changed, reason = _gain(pipeline, ran, table)
     latency = None
     if changed and sample is not None:
@@ -130,11 +130,10 @@ def optimize(
     if held_out and (changed or budgets):
         drift = audit(base, result, held_out, budgets=budgets, seed=seed, threads=threads)
     if changed:
-        source = model if isinstance(model, (str, Path)) else base
-        facts.stamp(result, source=source, pipeline=str(pipeline), budgets=budgets, drift=drift)
+        facts.stamp(result, source=facts.named(model, base), pipeline=str(pipeline), budgets=budgets, drift=drift)
     return _result(
         model=result,
-        source=model if isinstance(model, (str, Path)) else base,
+        source=facts.named(model, base),
         changed=changed,
         reason=reason,
         drift=drift,
@@ -183,7 +182,7 @@ def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
 
 def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:
     """Whether the result is worth keeping, and why or why not."""
-    if nodes.gained(ran.steps):
+    if nodes.gained(ran, table):
         done = sum(row["decision"] != nodes.LEFT for row in table)
         return True, f"{done} of {len(table)} nodes were changed"
     tidied = ran.modified and not _promises_speed(pipeline)

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from sparsify.pipeline.run import Step
-from sparsify.rewrite import Change, Refusal
+from sparsify.pipeline.run import PipelineReport
+from sparsify.rewrite import Change, Event, Refusal
 
 LEFT = "left"
 _FACTS = ("shape", "format", "sparsity", "rows", "dense_ms", "rewritten_ms")
 # They say nothing about a linear layer's fate.
 _HOUSEKEEPING = {"cleanup", "stamp"}
 # What they do is a means: a node that only they touched has not become a faster one.
-_PREPARING = {"detect", "prune"}
+_PREPARING = {"prune"}
+# They add to what another pass did, and have nothing to say about why one did nothing.
+_REFINING = {"shrink", "fuse-epilogue"}
 
 
-def rows(steps: Iterable[Step]) -> list[dict[str, Any]]:
+def rows(report: PipelineReport) -> list[dict[str, Any]]:
     """One row for each node that a pass spoke about, in the order in which they were first met.
 
-    `decision` is the last pass that changed the node, or `left`. `reason` says what that pass did or, for a node
+    `decision` is the pass that the node owes its form to, or `left`. `reason` says what was done or, for a node
     that was left, why the last pass to look at it refused.
     """
     found: dict[str, dict[str, Any]] = {}
-    for step in steps:
+    for step in report.steps:
         if step.name in _HOUSEKEEPING:
             continue
-        for event in (*step.refusals, *step.changes):
+        for event in (*step.findings, *step.refusals, *step.changes):
+            if not event.node:
+                continue  # about the model as a whole
             row = found.setdefault(event.node, _blank(event.node))
             row.update({k: _plain(v) for k, v in event.facts.items() if k in _FACTS and v is not None})
             _decide(row, step.name, event)
+    for name, sparsity in report.restored.items():
+        row = found[name]
+        row.update(decision=LEFT, sparsity=sparsity, reason=f"{row['reason']}; so its pruning was taken back")
     return list(found.values())
 
 
-def gained(steps: Iterable[Step]) -> bool:
-    """Whether a pass changed more than the model's tidiness."""
-    return any(step.changes for step in steps if step.name not in _HOUSEKEEPING | {"detect"})
+def gained(report: PipelineReport, table: list[dict[str, Any]]) -> bool:
+    """Whether more than the model's tidiness changed."""
+    touched = any(step.changes for step in report.steps if step.name not in _HOUSEKEEPING | {"detect"})
+    return touched and any(row["decision"] != LEFT for row in table)
 
 
 def refusal_reason(table: list[dict[str, Any]]) -> str:
@@ -55,12 +62,14 @@ def _blank(name: str) -> dict[str, Any]:
     return {"name": name, "decision": LEFT, "reason": "", **nothing, "drift_share": None}
 
 
-def _decide(row: dict[str, Any], name: str, event: Change | Refusal) -> None:
-    if isinstance(event, Refusal):
-        if row["decision"] == LEFT or row["decision"] in _PREPARING:
-            row["reason"] = event.reason
+def _decide(row: dict[str, Any], name: str, event: Event) -> None:
+    undecided = row["decision"] == LEFT or row["decision"] in _PREPARING
+    if isinstance(event, Refusal) and undecided and (name not in _REFINING or not row["reason"]):
+        row["reason"] = event.reason
+    if not isinstance(event, Change) or name == "detect":
         return
-    if name == "detect":
+    if name in _REFINING and not undecided:
+        row["reason"] += f"; {event.what}"
         return
     row["decision"], row["reason"] = name, event.what
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 
 from sparsify import graph, modelio, runtime
 from sparsify.errors import SparsifyError, UsageError
+from sparsify.pipeline import takeback
 from sparsify.pipeline.text import to_text
 from sparsify.pipeline.verify import BrokenModelError, Feed, PassError, Verifier
-from sparsify.rewrite import Change, Pass, Refusal
+from sparsify.rewrite import Change, Finding, Pass, Refusal, Report
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is under way
 
@@ -36,6 +37,7 @@ class Step:
     verify_seconds: float
     changes: tuple[Change, ...]
     refusals: tuple[Refusal, ...]
+    findings: tuple[Finding, ...]
     nodes: tuple[int, int]
     bytes: tuple[int, int]
 
@@ -54,10 +56,15 @@ class Step:
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """What all passes did, in order."""
+    """What all passes did, in order.
+
+    Attributes:
+        restored: layers whose pruning was taken back because no later pass had use for it, and their sparsity.
+    """
 
     pipeline: str
     steps: tuple[Step, ...]
+    restored: dict[str, float] = field(default_factory=dict)
 
     @property
     def modified(self) -> bool:
@@ -105,17 +112,20 @@ class Pipeline:
         report(0, len(self.passes), "verify the input")
         verifier = Verifier(model, sample)
         steps: list[Step] = []
+        keeper: takeback.Keeper | None = None
         for number, one in enumerate(self.passes):
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
+            if takeback.wanted(self.passes, number):
+                keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
             if dump_after and one.name == dump_after[0]:
                 folder = dump_after[1]
                 folder.mkdir(parents=True, exist_ok=True)
                 modelio.save(model, folder / f"{number:02}-{one.name}.onnx")
         report(len(self.passes), len(self.passes), "done")
-        return PipelineReport(str(self), tuple(steps))
+        return PipelineReport(str(self), tuple(steps), {} if keeper is None else keeper.restore(model))
 
 
 def observe_rows(model: ir.Model, sample: Feed) -> None:
@@ -135,7 +145,7 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]
     nodes, size = _count(model), modelio.size(model)
     start = time.perf_counter()
     try:
-        done = one(model)
+        done = cast(Report, one(model))
     except SparsifyError:
         raise
     except Exception as error:
@@ -154,6 +164,7 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]
         verify_seconds=time.perf_counter() - start,
         changes=done.changes,
         refusals=done.refusals,
+        findings=done.findings,
         nodes=(nodes, _count(model)),
         bytes=(size, modelio.size(model)),
     )

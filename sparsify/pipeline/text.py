@@ -80,21 +80,17 @@ class _Parser:
         options[name], spans[name] = value, start
 
     def build(self, kind: type[Pass], options: dict[str, str], spans: dict[str, int], start: int) -> Pass:
-        """The pass; what it says about an option is shown at that option."""
-        given: dict[str, str] = {}
-        for name, value in options.items():
-            # One option at a time, so that a refusal is known to be about this one.
-            try:
-                kind.from_options({name: value})
-            except (UsageError, ValueError) as error:
-                what, hint = (error.what, error.hint) if isinstance(error, UsageError) else (str(error), "")
-                self.fail(what, spans[name], len(name) + 1 + len(value), hint)
-            given[name] = value
+        """The pass; what it says against an option is shown at that option."""
         try:
-            return kind.from_options(given)
+            return kind.from_options(options)
         except (UsageError, ValueError) as error:
-            what, hint = (error.what, error.hint) if isinstance(error, UsageError) else (str(error), "")
-            self.fail(what, start, self.at - start, hint)
+            what, hint = _said(error)
+            at, length = start, self.at - start
+            for name, value in options.items():
+                if _refuses(kind, {name: value}, what):
+                    at, length = spans[name], len(name) + 1 + len(value)
+                    break
+            self.fail(what, at, length, hint)
 
     def skip(self, sign: str) -> bool:
         """Step over space and `sign`, if it stands here."""
@@ -122,3 +118,16 @@ class _Parser:
         picture = f"  {shown}\n  {' ' * at}{'^' * max(length, 1)}"
         hint = hint or 'the grammar is "name{option=value,...},name"; `sparsify passes` lists the names'
         raise UsageError(what, where=_WHERE, hint=f"{hint}\n\n{picture}")
+
+
+def _said(error: UsageError | ValueError) -> tuple[str, str]:
+    return (error.what, error.hint) if isinstance(error, UsageError) else (str(error), "")
+
+
+def _refuses(kind: type[Pass], options: dict[str, str], what: str) -> bool:
+    """Whether these options alone bring up the same complaint."""
+    try:
+        kind.from_options(options)
+    except (UsageError, ValueError) as error:
+        return _said(error)[0] == what
+    return False
