@@ -10,7 +10,7 @@ headers; data is read only by `constant` and `Linear.matrix`, so external data s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,21 +193,30 @@ def readers(source: ir.Value) -> Iterator[tuple[ir.Node, int]]:
 def sole_user(value: ir.Value) -> ir.Node | None:
     """The one node that reads `value`, once; None if it is read otherwise or leaves the graph."""
     uses = value.uses()
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    return next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def names(model: ir.Model) -> set[str]:
     """Names of all values of the graph and its subgraphs; a new name outside it shadows nothing."""
+    return _names_in(model.graphs())
+
+
+def _names_in(graphs: Iterable[ir.Graph]) -> set[str]:
     taken: set[str] = set()
-    for graph in model.graphs():
+    for graph in graphs:
         taken.update(v.name for v in graph.inputs if v.name)
         taken.update(graph.initializers)
         taken.update(v.name for node in graph for v in node.outputs if v.name)
     return taken
 
 
-def fresh_name(taken: set[str], stem: str) -> str:
-    """`stem`, or `stem_1`, ...: the first that is not in `taken` (see `names`), and from now on is."""
+def fresh_name(taken: set[str] | ir.Graph, stem: str) -> str:
+    """`stem`, or `stem_1`, ...: the first that is not in `taken` (see `names`), and from now on is.
+
+    A graph stands for the names in it and in its subgraphs; who makes many names gives a set.
+    """
+    if isinstance(taken, ir.Graph):
+        taken = _names_in([taken, *taken.subgraphs()])
     name, count = stem, 0
     while name in taken:
         count += 1
