@@ -31,18 +31,18 @@ _SPARSE_FP32 = f"sparse-fp32{{{_MARGIN}}}"
 _SPARSE_INT8 = f"sparse-int8{{min_sparsity=0,{_MARGIN}}}"
 
 _PORTABLE = (
-    "cleanup,stamp",
-    f"cleanup,detect,shrink,{_SPARSE_FP32},fuse-epilogue,stamp",
+    "cleanup",
+    f"cleanup,detect,shrink,{_SPARSE_FP32},fuse-epilogue",
     # A weight that int8 does not make faster may still gain from its zeros in float.
-    f"cleanup,detect,shrink,{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue,stamp",
-    f"cleanup,detect,shrink,prune{{pattern=16:64}},{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue,stamp",
+    f"cleanup,detect,shrink,{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue",
+    f"cleanup,detect,shrink,prune{{pattern=16:64}},{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue",
 )
 _STOCK = (
-    "cleanup,stamp",
-    "cleanup,detect,shrink,stamp",
-    "cleanup,detect,shrink,stock-int8,stamp",
+    "cleanup",
+    "cleanup,detect,shrink",
+    "cleanup,detect,shrink,stock-int8",
     # onnxruntime's own operators gain nothing from zeros: pruning would cost accuracy and buy no time.
-    "cleanup,detect,shrink,stock-int8,stamp",
+    "cleanup,detect,shrink,stock-int8",
 )
 
 

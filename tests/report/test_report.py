@@ -41,8 +41,12 @@ def found() -> dict[str, Any]:
         },
         "drift": {
             "samples": 32,
-            "outputs": {"logits": {"metrics": {"cosine": {"value": 0.98, "low": 0.97, "high": 0.99}}}},
-            "verdicts": [{"budget": "cosine>=0.999", "output": "logits", "bound": 0.97, "passed": False}],
+            "outputs": {
+                "logits": {"samples": 32, "metrics": {"cosine": {"value": 0.98, "low": 0.97, "high": 0.99}}}
+            },
+            "verdicts": [
+                {"budget": "cosine>=0.999", "output": "logits", "bound": 0.97, "passed": False, "what": "too far"}
+            ],
         },
         "passes": [
             {
