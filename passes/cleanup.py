@@ -34,7 +34,8 @@ class Cleanup(Pass):
     What:
         Constant folding, identity elimination, lifting of Constant nodes to initializers, deduplication of
         initializers, common subexpressions, unused nodes and functions: passes of onnx_ir and onnxscript, in that
-        order. One change is reported for each that did something. Names of inputs and outputs stay. Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
+        order. One change is reported for each that did something. Names of inputs and outputs stay.
+        Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
         which is how runtimes treat them anyway.
     When it fires:
         On every model.
