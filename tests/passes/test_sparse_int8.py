@@ -91,3 +91,10 @@ def test_three_dimensional_activations_in_a_subgraph(rng):
     for flag, sign in ((True, 1), (False, -1)):
         got = run(model, c=np.array(flag), x=x)[0]
         assert (np.abs(got - sign * (x @ w)) <= bound).all()
+
+
+def test_the_other_name_of_the_onnx_domain(rng):
+    model = gemm(sparse(rng, 8, 4), np.zeros(4, np.float32))
+    model.opset_imports["ai.onnx"] = model.opset_imports.pop("")
+    assert SparseInt8()(model).modified
+    assert run(model, x=np.zeros((1, 8), np.float32))[0].tolist() == [[0, 0, 0, 0]]
