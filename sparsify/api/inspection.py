@@ -37,9 +37,12 @@ def inspect(
     base = modelio.load(model)
     tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
-    zeros = {layer.name: float(np.mean(layer.matrix() == 0)) for layer in graph.linear_layers(base)}
+    layers = {layer.name: layer for layer in graph.linear_layers(base)}
     for row in table:
-        row["zeros"] = zeros.get(row["name"])
+        layer = layers.get(row["name"])
+        # Of the model as it came: passes may have taken whole rows and columns away.
+        row["zeros"] = None if layer is None else float(np.mean(layer.matrix() == 0))
+        row["shape"] = row["shape"] if layer is None else list(layer.shape)
     report: dict[str, Any] = {
         "kind": "inspect",
         "title": "Sparsify: inspect",

@@ -124,13 +124,14 @@ def _passes(steps: Sequence[dict[str, Any]]) -> Table:
             s["pass"],
             str(s["changes"]),
             str(s["refusals"]),
-            " to ".join(map(str, s["nodes"])),
-            " to ".join(units.size(b) for b in s["bytes"]),
+            str(s["nodes"][-1]),
+            units.size(s["bytes"][-1]),
             units.seconds(s["seconds"]),
         )
         for s in steps
     ]
-    return Table("Passes", ("pass", ">changes", ">refusals", ">nodes", ">size", ">time"), tuple(rows))
+    columns = ("pass", ">changes", ">refusals", ">nodes after", ">size after", ">time")
+    return Table("Passes", columns, tuple(rows))
 
 
 def _layers(found: Sequence[dict[str, Any]]) -> Table:
