@@ -21,7 +21,7 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
     """One row for each node that a pass spoke about, in the order in which they were first met.
 
     `decision` is the pass that the node owes its form to, or `left`. `reason` says what was done or, for a node
-    that was left, why the last pass to look at it refused.
+    that was left, why the last pass to look at it refused. `refined` is what was then added to it.
     """
     found: dict[str, dict[str, Any]] = {}
     for step in report.steps:
@@ -60,7 +60,7 @@ def refusal_reason(table: list[dict[str, Any]]) -> str:
 
 def _blank(name: str) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(_FACTS)
-    return {"name": name, "decision": LEFT, "reason": "", **nothing, "drift_share": None}
+    return {"name": name, "decision": LEFT, "reason": "", "refined": [], **nothing, "drift_share": None}
 
 
 def _decide(row: dict[str, Any], name: str, event: Event) -> None:
@@ -70,7 +70,7 @@ def _decide(row: dict[str, Any], name: str, event: Event) -> None:
     if not isinstance(event, Change) or name == "detect":
         return
     if name in _REFINING and not undecided:
-        row["reason"] += f"; {event.what}"
+        row["refined"].append(event.what)
         return
     row["decision"], row["reason"] = name, event.what
 
