@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import graph, modelio
+from sparsify import graph, modelio, ops
 from sparsify.api import facts
 from sparsify.api.samples import synthesise
 from sparsify.errors import InputError
@@ -81,6 +81,7 @@ def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
         "name": name,
         "shape": next((row["shape"] for row in known if row["shape"]), None),
         "rows": next((row["rows"] for row in known if row["rows"]), None),
+        "pattern": next((row["pattern"] for row in known if row["pattern"]), None),
         "dense_ms": next((row["dense_ms"] for row in known if row["dense_ms"]), None),
         **speedups,
         "note": "; ".join(notes),
@@ -101,12 +102,14 @@ def _facts(base: ir.Model, source: Source) -> dict[str, Any]:
         **facts.model(facts.named(source, base)),
         "nodes": sum(1 for _ in graph.nodes(base)),
         "linear": len(layers),
+        "sparse": sum(1 for node in graph.nodes(base) if ops.operator_of(node) is not None),
         "linear_share": sum(weights.values()) / total if total else None,
         "opset": base.opset_imports.get(""),
     }
 
 
 def _summary(table: list[dict[str, Any]]) -> str:
+    table = [row for row in table if row["shape"]]
     if not table:
         return "nothing to gain: the model has no linear layer with a constant weight"
     gains = {level: sum((row[f"speedup_{level}"] or 0) > 1 for row in table) for level in TRIED}

@@ -193,8 +193,9 @@ def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
 def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:
     """Whether the result is worth keeping, and why or why not."""
     if nodes.gained(ran, table):
-        done = sum(row["decision"] != nodes.LEFT for row in table)
-        return True, f"{done} of {len(table)} layers were changed"
+        layers = [row for row in table if row["shape"]]
+        done = sum(row["decision"] != nodes.LEFT for row in layers)
+        return True, f"{done} of {len(layers)} linear layers were changed"
     tidied = ran.modified and not _promises_speed(pipeline)
     return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
 

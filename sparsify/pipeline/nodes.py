@@ -8,7 +8,7 @@ from sparsify.pipeline.run import PipelineReport
 from sparsify.rewrite import Change, Event, Refusal
 
 LEFT = "left"
-_FACTS = ("shape", "format", "sparsity", "rows", "dense_ms", "rewritten_ms")
+_FACTS = ("shape", "format", "sparsity", "pattern", "rows", "dense_ms", "rewritten_ms")
 # They say nothing about a linear layer's fate.
 _HOUSEKEEPING = {"cleanup", "stamp"}
 # What they do is a means: a node that only they touched has not become a faster one.
@@ -31,6 +31,8 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
         for event in events:
             if not event.node:
                 continue  # about the model as a whole
+            if isinstance(event, Refusal) and step.name in _REFINING and event.node not in found:
+                continue  # nobody else had to do with that node
             row = found.setdefault(event.node, _blank(event.node))
             row.update({k: _plain(v) for k, v in event.facts.items() if k in _FACTS and v is not None})
             _decide(row, step.name, event)
@@ -48,6 +50,7 @@ def gained(report: PipelineReport, table: list[dict[str, Any]]) -> bool:
 
 def refusal_reason(table: list[dict[str, Any]]) -> str:
     """Why nothing was done, in one sentence."""
+    table = [row for row in table if row["shape"]]
     if not table:
         return "the model has no linear layer with a constant weight"
     reasons = [row["reason"] for row in table if row["decision"] == LEFT and row["reason"]]

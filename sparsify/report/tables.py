@@ -176,7 +176,8 @@ def _inspect(report: Report) -> Iterator[Table]:
         ("size", units.size(facts["bytes"])),
         ("nodes", str(facts["nodes"])),
         ("linear layers", str(facts["linear"])),
-        ("share of the weights in them", units.share(facts["linear_share"])),
+        ("sparse operators", str(facts["sparse"])),
+        ("share of the weights in linear layers", units.share(facts["linear_share"])),
         ("opset", str(facts["opset"])),
     ]
     yield Table("Model", ("what", ">value"), tuple(rows))
@@ -187,6 +188,7 @@ def _inspect(report: Report) -> Iterator[Table]:
             units.shape(n["shape"]),
             units.number(n["rows"]),
             units.share(n["zeros"]),
+            n["pattern"] or "",
             units.milliseconds(n["dense_ms"]),
             units.ratio(n["speedup_o2"]),
             units.ratio(n["speedup_o3"]),
@@ -197,7 +199,7 @@ def _inspect(report: Report) -> Iterator[Table]:
     ]
     yield Table(
         f"Linear layers ({units.count(report['threads'], 'thread')}){f', names start with {prefix}' if prefix else ''}",
-        ("node", ">K x N", ">rows", ">zeros", ">dense", ">-O2", ">-O3", "note"),
+        ("node", ">K x N", ">rows", ">zeros", ">pattern", ">dense", ">-O2", ">-O3", "note"),
         tuple(layers),
     )
 

@@ -57,7 +57,7 @@ class TestOptimize:
         status, out, err = run("optimize", model, *INT8)
         assert status == 0
         assert "sparse-int8" in out
-        assert "2 of 2 layers were changed" in out
+        assert "2 of 2 linear layers were changed" in out
         assert err.strip() == f"wrote {model.with_name('model.sparse.onnx')}"
         assert model.read_bytes() == before
 
@@ -88,7 +88,7 @@ class TestOptimize:
         for name in ("a.onnx", "b.onnx"):
             status, out, _ = run("optimize", model, "--passes", passes, "--data", data, "-o", model.with_name(name))
             assert status == 0
-            assert "2 of 2 layers were changed" in out
+            assert "2 of 2 linear layers were changed" in out
             written.append(model.with_name(name).read_bytes())
         assert written[0] == written[1]
 
