@@ -9,7 +9,6 @@ from rich.text import Text
 
 from sparsify.report.tables import Report, Table, headline, tables
 
-
 NAME_WIDTH = 36  # columns of 100 that a row's name may have before others are given any room
 
 
