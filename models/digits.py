@@ -55,9 +55,7 @@ def to_onnx(weights: list[Matrix], biases: list[Matrix]) -> ir.Model:
         value = nodes[-1].outputs[0]
         value.name = f"hidden{i}"
     value.name, value.shape, value.type = "logits", ir.Shape(["N", 10]), pixels.type
-    graph = ir.Graph(
-        [pixels], [value], nodes=nodes, initializers=initializers, opset_imports={"": 17}, name="digits"
-    )
+    graph = ir.Graph([pixels], [value], nodes=nodes, initializers=initializers, opset_imports={"": 17}, name="digits")
     return ir.Model(graph, ir_version=8, producer_name="models/digits.py")
 
 

