@@ -1,0 +1,98 @@
+"""paraphrase-MiniLM-L3 with its 18 linear layers at 16:64 int8, against onnxruntime's fp32 and dynamic int8.
+
+    python -m benchmarks.minilm [--rounds N]
+
+One thread, batches of 8 texts of 128 word pieces, all models in one process and timed in turn (A B C D A B C D ...), so
+that a change of clock speed hits all alike. Writes benchmarks/results/minilm.json. Exits 1 when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+import sparsify
+from models.subjects import dynamic_int8, feeds_of, minilm
+from sparsify import kernels, runtime
+
+PASSES = "cleanup,prune{pattern=16:64},sparse-int8,fuse-epilogue"
+LAYERS = 18
+FP32, INT8, PER_CHANNEL, OURS = "onnxruntime fp32", "dynamic int8", "dynamic int8, per channel", "sparsify 16:64 int8"
+TARGETS = {FP32: 2.5, INT8: 1.2, PER_CHANNEL: 1.2}  # how many times faster than each ours must be
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Measure, print, write; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50, help="timed runs of each model (default: 50)")
+    options = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantiser talks on the root logger
+
+    with tempfile.TemporaryDirectory() as folder:
+        timings, sizes = _measure(Path(folder), options.rounds)
+    ratios = {name: timings[name].median_ms / timings[OURS].median_ms for name in TARGETS}
+    _print(timings, sizes, ratios)
+    _write(timings, sizes, ratios)
+    return 0 if all(ratios[name] >= target for name, target in TARGETS.items()) else 1
+
+
+def _measure(folder: Path, rounds: int) -> tuple[dict[str, runtime.Timing], dict[str, int]]:
+    subject = minilm(folder, calibration=4, held_out=4)
+    result = sparsify.optimize(subject.model, data=subject.calibration, passes=PASSES, threads=1)
+    rewritten = sum(node["decision"] != "left" for node in result.report["nodes"])
+    if rewritten != LAYERS:
+        sys.exit(f"error: {rewritten} of {LAYERS} linear layers were rewritten: this is not what the target is about")
+    files = {
+        FP32: subject.model,
+        INT8: dynamic_int8(subject.model, folder / "int8.onnx"),
+        PER_CHANNEL: dynamic_int8(subject.model, folder / "int8-per-channel.onnx", per_channel=True),
+        OURS: folder / "ours.onnx",
+    }
+    result.save(files[OURS])
+    sessions = {name: runtime.session(file, threads=1, native=name == OURS) for name, file in files.items()}
+    timings = runtime.interleave(sessions, feeds_of(subject.held_out), runs=rounds)
+    return timings, {name: file.stat().st_size for name, file in files.items()}
+
+
+def _print(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
+    title = "paraphrase-MiniLM-L3, 8 x 128, 1 thread"
+    table = Table("", "size", "median", "middle half", "sparsify is", "target", title=title)
+    for name, time in timings.items():
+        ratio = f"{ratios[name]:.2f}x faster" if name in ratios else ""
+        verdict = (
+            f">= {TARGETS[name]}x {'held' if ratios[name] >= TARGETS[name] else 'MISSED'}" if name in ratios else ""
+        )
+        spread = f"{time.p25_ms:.2f} to {time.p75_ms:.2f} ms"
+        table.add_row(name, f"{sizes[name] / 1e6:.1f} MB", f"{time.median_ms:.2f} ms", spread, ratio, verdict)
+    Console(highlight=False).print(table)
+
+
+def _write(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    result = {
+        "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "isa": kernels.isa(),
+        "passes": PASSES,
+        "models": {name: {**asdict(time), "size": sizes[name]} for name, time in timings.items()},
+        "faster_than": {name: {"ratio": ratio, "target": TARGETS[name]} for name, ratio in ratios.items()},
+    }
+    (RESULTS / "minilm.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
