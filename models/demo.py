@@ -22,10 +22,10 @@ from rich.table import Table
 
 import sparsify
 from models.fetch import UnavailableError
-from models.stock import __file__ as STOCK
 from models.subjects import Subject, digits, dynamic_int8, feeds_of, minilm
 from sparsify import runtime
 
+STOCK = Path(__file__).with_name("stock.py")
 THREADS = 1
 INT8_STEPS = 255  # a row of activations is rounded to this many steps
 
@@ -115,7 +115,7 @@ def _reload(subject: Subject, optimised: Path, folder: Path) -> bool:
     feed = sorted(subject.held_out.glob("*.npz"))[0]
     out = folder / "stock.npz"
     # PYTHONPATH and its like are ignored (-I): what runs is the installed onnxruntime and nothing of this checkout.
-    subprocess.run([sys.executable, "-I", STOCK, str(optimised), str(feed), str(out)], check=True, env=_plain())
+    subprocess.run([sys.executable, "-I", str(STOCK), str(optimised), str(feed), str(out)], check=True, env=_plain())
     native = runtime.run(runtime.session(optimised, threads=THREADS), feeds_of(subject.held_out)[0])
     with np.load(out) as arrays:
         stock = dict(arrays)

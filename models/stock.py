@@ -1,4 +1,4 @@
-"""Run a model in onnxruntime alone, as a user without Sparsify would. A program of its own, so that nothing else is loaded.
+"""Run a model in onnxruntime alone, as a user without Sparsify would: a program of its own that loads nothing of ours.
 
 python -I models/stock.py MODEL FEED.npz OUT.npz
 """
