@@ -8,7 +8,6 @@ Writes the optimised model and its report into `demo/`. Exits 1 when the reloade
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import subprocess
@@ -23,7 +22,7 @@ from rich.table import Table
 import sparsify
 from models.fetch import UnavailableError
 from models.subjects import Subject, digits, dynamic_int8, feeds_of, minilm
-from sparsify import runtime
+from sparsify import report, runtime
 
 STOCK = Path(__file__).with_name("stock.py")
 THREADS = 1
@@ -41,19 +40,25 @@ def main() -> int:
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantiser talks on the root logger
 
     subject = _subject(folder / "data", offline=options.offline)
-    talk.print(f"optimising {subject.name} at -O3, on {THREADS} thread")
-    result = sparsify.optimize(subject.model, data=subject.calibration, level=3, threads=THREADS)
-    optimised, report = folder / f"{subject.model.stem}.sparse.onnx", folder / "report.json"
+    with talk.status(f"optimising {subject.name} at -O3") as status:
+        result = sparsify.optimize(
+            subject.model,
+            data=subject.calibration,
+            level=3,
+            threads=THREADS,
+            progress=lambda done, total, what: status.update(f"step {done + 1} of {total}: {what}"),
+        )
+    optimised, account = folder / f"{subject.model.stem}.sparse.onnx", folder / "report.json"
     result.save(optimised)
-    report.write_text(json.dumps(result.report, indent=2) + "\n")
+    report.write(result.report, account)
     int8 = dynamic_int8(subject.model, folder / f"{subject.model.stem}.dynamic-int8.onnx")
 
-    data.print(_nodes(result.report["nodes"]))
+    data.print(report.drawn(report.nodes(result.report["nodes"])))
     data.print(
         _comparison(subject, {"onnxruntime fp32": subject.model, "its dynamic int8": int8, "sparsify": optimised})
     )
     agree = _reload(subject, optimised, folder)
-    talk.print(f"wrote {optimised} and {report}")
+    talk.print(f"wrote {optimised} and {account}")
     return 0 if agree else 1
 
 
@@ -73,17 +78,6 @@ def _subject(folder: Path, *, offline: bool) -> Subject:
     return digits(folder)
 
 
-def _nodes(nodes: list[dict[str, object]]) -> Table:
-    """What happened to each node, and why."""
-    table = Table("node", "shape", "decision", "sparsity", "why", title="Nodes")
-    for node in nodes:
-        sparsity = node.get("sparsity")
-        share = f"{sparsity:.0%}" if isinstance(sparsity, float) else ""
-        shape = "x".join(map(str, node.get("shape") or ()))  # type: ignore[call-overload]
-        table.add_row(str(node["name"]), shape, str(node["decision"]), share, str(node.get("reason") or ""))
-    return table
-
-
 def _comparison(subject: Subject, files: dict[str, Path]) -> Table:
     """Size, latency and drift of each file; the first is what the others are compared with."""
     base = next(iter(files.values()))
@@ -97,16 +91,16 @@ def _comparison(subject: Subject, files: dict[str, Path]) -> Table:
     table = Table(*columns, title=f"{subject.name}: {subject.rows}, {THREADS} thread, held-out samples")
     for name, file in files.items():
         time = timings[name]
-        drift = ("1", "") if file == base else _cosine(base, file, subject)
+        cosine = ("1", "") if file == base else _cosine(base, file, subject)
         spread = f"{time.median_ms:.2f} ms ({time.p25_ms:.2f} to {time.p75_ms:.2f})"
-        table.add_row(name, f"{_bytes(file) / 1e6:.1f} MB", spread, f"{first / time.median_ms:.2f}x", *drift)
+        table.add_row(name, f"{_bytes(file) / 1e6:.1f} MB", spread, f"{first / time.median_ms:.2f}x", *cosine)
     return table
 
 
 def _cosine(base: Path, candidate: Path, subject: Subject) -> tuple[str, str]:
     """Cosine to the base's output over the held-out samples, and its confidence interval."""
-    report = sparsify.audit(base, candidate, data=subject.held_out, threads=THREADS)
-    cosine = report.outputs[subject.output].metrics["cosine"]
+    drift = sparsify.audit(base, candidate, data=subject.held_out, threads=THREADS)
+    cosine = drift.outputs[subject.output].metrics["cosine"]
     return f"{cosine.value:.4f}", f"{cosine.low:.4f} to {cosine.high:.4f}"
 
 
