@@ -93,7 +93,9 @@ def _comparison(subject: Subject, files: dict[str, Path]) -> Table:
         time = timings[name]
         cosine = ("1", "") if file == base else _cosine(base, file, subject)
         spread = f"{time.median_ms:.2f} ms ({time.p25_ms:.2f} to {time.p75_ms:.2f})"
-        table.add_row(name, f"{_bytes(file) / 1e6:.1f} MB", spread, f"{first / time.median_ms:.2f}x", *cosine)
+        table.add_row(
+            name, f"{runtime.size_bytes(file) / 1e6:.1f} MB", spread, f"{first / time.median_ms:.2f}x", *cosine
+        )
     return table
 
 
@@ -137,11 +139,6 @@ def _bound(output: npt.NDArray[np.generic]) -> float:
         return 0.0
     values = output.astype(np.float64)
     return float(values.max() - values.min()) / INT8_STEPS
-
-
-def _bytes(model: Path) -> int:
-    beside = model.with_name(model.name + ".data")  # weights of a model too large for one file
-    return model.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 
 def _plain() -> dict[str, str]:
