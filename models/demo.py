@@ -24,7 +24,8 @@ from models.fetch import UnavailableError
 from models.subjects import Subject, digits, dynamic_int8, feeds_of, minilm
 from sparsify import report, runtime
 
-STOCK = Path(__file__).with_name("stock.py")
+RUNNER = Path(__file__).with_name("stock.py")
+OURS, STOCK_RUN = "sparsify", "the same file without it"
 THREADS = 1
 INT8_STEPS = 255  # a row of activations is rounded to this many steps
 
@@ -54,9 +55,8 @@ def main() -> int:
     int8 = dynamic_int8(subject.model, folder / f"{subject.model.stem}.dynamic-int8.onnx")
 
     data.print(report.drawn(report.nodes(result.report["nodes"])))
-    data.print(
-        _comparison(subject, {"onnxruntime fp32": subject.model, "its dynamic int8": int8, "sparsify": optimised})
-    )
+    files = {"onnxruntime fp32": subject.model, "its dynamic int8": int8, OURS: optimised, STOCK_RUN: optimised}
+    data.print(_comparison(subject, files))
     agree = _reload(subject, optimised, folder)
     talk.print(f"wrote {optimised} and {account}")
     return 0 if agree else 1
@@ -83,7 +83,7 @@ def _comparison(subject: Subject, files: dict[str, Path]) -> Table:
     base = next(iter(files.values()))
     feeds = feeds_of(subject.held_out)
     # Only ours gets our kernels; the others are exactly what `pip install onnxruntime` runs.
-    sessions = {name: runtime.session(f, threads=THREADS, native=name == "sparsify") for name, f in files.items()}
+    sessions = {name: runtime.session(f, threads=THREADS, native=name == OURS) for name, f in files.items()}
     timings = runtime.interleave(sessions, feeds[:4])
     first = next(iter(timings.values())).median_ms
 
@@ -111,7 +111,7 @@ def _reload(subject: Subject, optimised: Path, folder: Path) -> bool:
     feed = sorted(subject.held_out.glob("*.npz"))[0]
     out = folder / "stock.npz"
     # PYTHONPATH and its like are ignored (-I): what runs is the installed onnxruntime and nothing of this checkout.
-    subprocess.run([sys.executable, "-I", str(STOCK), str(optimised), str(feed), str(out)], check=True, env=_plain())
+    subprocess.run([sys.executable, "-I", str(RUNNER), str(optimised), str(feed), str(out)], check=True, env=_plain())
     native = runtime.run(runtime.session(optimised, threads=THREADS), feeds_of(subject.held_out)[0])
     with np.load(out) as arrays:
         stock = dict(arrays)

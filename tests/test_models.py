@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -135,3 +137,18 @@ def test_the_stock_runner_runs_without_us(tmp_path: Path, root: Path, digits_mod
     command = [sys.executable, "-I", str(root / "models" / "stock.py"), str(digits_model), str(digits_data), str(out)]
     subprocess.run(command, check=True, cwd=tmp_path)
     assert np.load(out)["logits"].shape == (597, 10)
+
+
+def test_the_demo_runs_where_there_is_no_network(tmp_path: Path, root: Path):
+    command = [sys.executable, "-m", "models.demo", "--offline", "--to", str(tmp_path)]
+    environment = {**os.environ, "SPARSIFY_CACHE": str(tmp_path / "cache"), "COLUMNS": "200", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agrees" in done.stdout
+    assert {"layer1", "layer2", "layer3"} <= set(done.stdout.split())
+    assert {node["name"] for node in json.loads((tmp_path / "report.json").read_text())["nodes"]} == {
+        "layer1",
+        "layer2",
+        "layer3",
+    }
+    onnx.checker.check_model(str(tmp_path / "digits.sparse.onnx"), full_check=True)
