@@ -16,14 +16,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]  # of a type that the docstring names
 
-_GAP_TYPES = (np.uint8, np.uint16, np.int32)  # types that ONNX Cast reads in every runtime tried
+_GAP_TYPES: tuple[type[np.integer[Any]], ...] = (
+    np.uint8,
+    np.uint16,
+    np.int32,
+)  # types that ONNX Cast reads in every runtime tried
 
 
 class Encoding(str, Enum):
@@ -147,7 +152,7 @@ def _gaps(positions: npt.NDArray[np.int64], start: int) -> tuple[Array, npt.NDAr
     return gaps, keep
 
 
-def _gap_bytes(steps: npt.NDArray[np.int64], dtype: type[np.integer]) -> int:
+def _gap_bytes(steps: npt.NDArray[np.int64], dtype: type[np.integer[Any]]) -> int:
     """Bytes of gaps in `dtype`, with each filler also costing a value (taken as 4 bytes)."""
     info = np.iinfo(dtype)
     fillers = int((np.maximum(steps - 1, 0) // int(info.max)).sum())

@@ -128,7 +128,7 @@ def _function(name: str, opset: int) -> ir.Function:
     for imported in proto.opset_import:
         if imported.domain == "":
             imported.version = opset
-    return ir.from_proto(proto)
+    return ir.serde.deserialize_function(proto)
 
 
 _BY_OPSET_18 = {"RowMin": bodies.RowMin18, "RowMax": bodies.RowMax18}

@@ -7,9 +7,12 @@ such operator exists (ReduceMin, ReduceMax) there is one body per range of opset
 
 Shapes: X [..., K], W [K, N], bias [N], scale [N], Y [..., N].
 
+A row x that holds a NaN or an infinity comes out as NaN in every column, as it mostly would from a dense product,
+which meets it as 0 * infinity wherever W is 0. The term sum(x * 0), 0 for any other row, does that.
+
 Float operator:
 
-    Y = X W + bias
+    Y = (X + sum_k(X * 0)) W + bias
 
 Integer operator; W = w * scale with w int8, activations quantised per row x of X (asymmetric, u8):
 
@@ -18,10 +21,8 @@ Integer operator; W = w * scale with w int8, activations quantised per row x of 
     q = clip(round(x * inverse) + z, 0, 255)
     Y = float(q w - z * sum_k(w)) * s * scale + bias
 
-round() is to nearest even; q w is exact in int32. The term sum(x * 0) is 0 for finite rows and NaN
-for a row that holds a NaN or an infinity, so that such a row comes out as NaN, as it mostly would
-from a dense product. MatMulInteger is fed w as u8 with zero point 128: u8 * s8 products saturate in
-onnxruntime's kernels for CPUs without VNNI, u8 * u8 products do not.
+round() is to nearest even; q w is exact in int32. MatMulInteger is fed w as u8 with zero point 128:
+products of u8 and s8 saturate in onnxruntime's kernels for CPUs without VNNI, those of u8 and u8 do not.
 """
 
 # Bodies are ONNX written in Python's syntax: their operands have no Python types.
@@ -85,7 +86,7 @@ def Gelu(X):  # exact, by erf
 
 @script(_sparsify, default_opset=op)
 def DecodeBitmask(mask, values, shape):
-    """mask uint8 [ceil(K*N/8)], values [nnz] -> W int32|float32 [K, N] as float32."""
+    """mask uint8 [ceil(K*N/8)], values [nnz] -> W float32 [K, N]."""
     octets = op.Cast(op.Reshape(mask, op.Constant(value=COLUMN)), to=_INT32)
     powers = op.Constant(value=POWERS)
     bits = op.Mod(op.Div(octets, powers), op.Constant(value=TWO_INT32))
@@ -109,19 +110,27 @@ def DecodeDelta(gaps, values, shape):
 
 
 @script(_sparsify, default_opset=op)
+def Poison(X, shape):
+    """X [..., K] -> [..., 1]: sum(x * 0), which is 0 for a finite row and NaN for any other."""
+    first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
+    zeros = op.ConstantOfShape(op.Concat(op.Slice(shape, first, second, first), second, axis=0))
+    return op.MatMul(X, zeros)
+
+
+@script(_sparsify, default_opset=op)
 def QuantizeRows(X, shape):
     """X [..., K] -> q uint8 [..., K], z int32 [..., 1], s float32 [..., 1]."""
-    first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
-    column = op.ConstantOfShape(op.Concat(op.Slice(shape, first, second, first), second, axis=0))
     zero, levels = op.Constant(value=ZERO), op.Constant(value=LEVELS)
-    low = op.Min(RowMin(X), zero)
-    high = op.Max(RowMax(X), zero)
+    # onnxruntime leaves the reduced axis of an empty X at K: the slices make it 1, and change nothing otherwise.
+    first, second, last = op.Constant(value=FIRST), op.Constant(value=SECOND), op.Constant(value=LAST)
+    low = op.Min(op.Slice(RowMin(X), first, second, last), zero)
+    high = op.Max(op.Slice(RowMax(X), first, second, last), zero)
     span = op.Max(high - low, op.Constant(value=TINY))
     inverse = levels / span
     zero_point = op.Round(op.Neg(low) * inverse)
     shifted = op.Round(X * inverse) + zero_point
     q = op.Clip(shifted, zero, levels)
-    scale = span / levels + op.MatMul(X, column)
+    scale = span / levels + Poison(X, shape)
     return op.Cast(q, to=_UINT8), op.Cast(zero_point, to=_INT32), scale
 
 
@@ -132,8 +141,8 @@ def IntegerProduct(X, W, shape, scale, bias):
     w = op.Cast(W + op.Constant(value=OFFSET), to=_UINT8)
     q, zero_point, row_scale = QuantizeRows(X, shape)
     first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
-    rows = op.Concat(second, op.Slice(shape, first, second, first), axis=0)
-    ones = op.Cast(op.ConstantOfShape(rows) + op.Constant(value=ONE), to=_UINT8)
+    k = op.Slice(shape, first, second, first)
+    ones = op.Cast(op.ConstantOfShape(k) + op.Constant(value=ONE), to=_UINT8)
     column_sums = op.MatMulInteger(ones, w, None, offset)
     total = op.MatMulInteger(q, w, None, offset) - zero_point * column_sums
     return op.Cast(total, to=_FLOAT) * row_scale * scale + bias
@@ -141,12 +150,12 @@ def IntegerProduct(X, W, shape, scale, bias):
 
 @script(_sparsify, default_opset=op)
 def SparseMatMul(X, mask, values, shape, bias):
-    return op.MatMul(X, DecodeBitmask(mask, values, shape)) + bias
+    return op.MatMul(X + Poison(X, shape), DecodeBitmask(mask, values, shape)) + bias
 
 
 @script(_sparsify, default_opset=op)
 def SparseMatMulDelta(X, gaps, values, shape, bias):
-    return op.MatMul(X, DecodeDelta(gaps, values, shape)) + bias
+    return op.MatMul(X + Poison(X, shape), DecodeDelta(gaps, values, shape)) + bias
 
 
 @script(_sparsify, default_opset=op)
@@ -166,7 +175,7 @@ def SparseMatMulColumns(X, rows, gaps, values, shape, bias):
     last = op16.Constant(value=LAST)
     k = op16.Slice(shape, first, second, first)
     n = op16.Slice(shape, second, op16.Constant(value=THIRD), first)
-    tokens = op16.Transpose(op16.Reshape(X, op16.Concat(last, k, axis=0)), perm=[1, 0])
+    tokens = op16.Transpose(op16.Reshape(X + Poison(X, shape), op16.Concat(last, k, axis=0)), perm=[1, 0])
     m = op16.Slice(op16.Shape(tokens), second, op16.Constant(value=THIRD), first)
     picked = op16.Gather(tokens, rows, axis=0)
     column = op16.Constant(value=COLUMN)
@@ -175,4 +184,5 @@ def SparseMatMulColumns(X, rows, gaps, values, shape, bias):
     zeros = op16.ConstantOfShape(op16.Concat(n, m, axis=0))
     total = op16.ScatterND(zeros, index, terms, reduction="add")
     outer = op16.Slice(op16.Shape(X), first, last, first)
-    return op16.Reshape(op16.Transpose(total, perm=[1, 0]), op16.Concat(outer, n, axis=0)) + bias
+    shape_of_y = op16.Concat(outer, n, axis=0)
+    return op16.Reshape(op16.Transpose(total, perm=[1, 0]), shape_of_y, allowzero=1) + bias

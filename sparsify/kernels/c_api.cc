@@ -1,0 +1,115 @@
+// A C interface to the kernels without onnxruntime, for tests, benchmarks and `sparsify doctor`.
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "decode.h"
+#include "dispatch.h"
+
+namespace sparsify {
+namespace {
+
+class SerialPool final : public Pool {
+ public:
+  void parallel(int64_t count, Task task, void* argument) const override {
+    for (int64_t i = 0; i < count; ++i) task(argument, static_cast<size_t>(i));
+  }
+};
+
+template <class T, class Factory>
+Product* pack(const Encoded& encoded, Epilogue epilogue, Factory make, std::string* error) {
+  Csc<T> w;
+  *error = decode(encoded, &w);
+  return error->empty() ? make(w, std::move(epilogue)).release() : nullptr;
+}
+
+const KernelInfo* find(const char* name) {
+  for (const KernelInfo& kernel : kernels()) {
+    if (kernel.name == name) return &kernel;
+  }
+  return nullptr;
+}
+
+std::string joined_isas() {
+  std::string names;
+  for (const Isa isa : {Isa::kAvx512Vbmi, Isa::kAvx512, Isa::kScalar}) {
+    if (isa <= best_isa()) names += std::string(names.empty() ? "" : " ") + isa_name(isa);
+  }
+  return names;
+}
+
+// A line a kernel: name, format, lowest ISA path.
+std::string listed_kernels() {
+  static const char* const kFormats[] = {"fp32", "int8", "columns"};
+  std::string lines;
+  for (const KernelInfo& kernel : kernels()) {
+    lines += kernel.name + " " + kFormats[static_cast<int>(kernel.format)] + " " + isa_name(kernel.isa) + "\n";
+  }
+  return lines;
+}
+
+}  // namespace
+}  // namespace sparsify
+
+#define SPARSIFY_EXPORT extern "C" __attribute__((visibility("default")))
+
+using sparsify::Product;
+
+// Path in force, and all paths that this CPU can run, fastest first, separated by spaces.
+SPARSIFY_EXPORT const char* sparsify_isa() { return sparsify::isa_name(sparsify::chosen_isa()); }
+
+SPARSIFY_EXPORT const char* sparsify_isas() {
+  static const std::string names = sparsify::joined_isas();
+  return names.c_str();
+}
+
+SPARSIFY_EXPORT const char* sparsify_kernels() {
+  static const std::string lines = sparsify::listed_kernels();
+  return lines.c_str();
+}
+
+// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns; gap_bytes: 1, 2 or 4; activation: 0
+// none, 1 Relu, 2 Gelu; scale: null for float kernels. Null on failure, with the reason in error [error_size].
+SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const int32_t* rows,
+                                       const void* positions, int64_t position_count, int gap_bytes,
+                                       const void* values, int64_t count, const float* scale, const float* bias,
+                                       int activation, char* error, size_t error_size) {
+  std::string wrong;
+  Product* product = nullptr;
+  try {
+    const sparsify::KernelInfo* info = sparsify::find(kernel);
+    if (info == nullptr || info->isa > sparsify::best_isa()) {
+      wrong = std::string("no kernel `") + kernel + "` on this CPU";
+    } else {
+      sparsify::Encoded encoded{static_cast<sparsify::Encoding>(encoding), k, n};
+      encoded.rows = rows;
+      encoded.positions = positions;
+      encoded.position_count = position_count;
+      encoded.gap_type = gap_bytes == 1   ? sparsify::GapType::kUint8
+                         : gap_bytes == 2 ? sparsify::GapType::kUint16
+                                          : sparsify::GapType::kInt32;
+      encoded.values = values;
+      encoded.count = count;
+      sparsify::Epilogue epilogue;
+      epilogue.bias.assign(bias, bias + n);
+      if (scale != nullptr) epilogue.scale.assign(scale, scale + n);
+      epilogue.activation = static_cast<sparsify::Activation>(activation);
+      product = info->format == sparsify::Format::kInt8
+                    ? sparsify::pack<int8_t>(encoded, std::move(epilogue), info->make_int8, &wrong)
+                    : sparsify::pack<float>(encoded, std::move(epilogue), info->make_fp32, &wrong);
+    }
+  } catch (const std::exception& failure) {
+    wrong = failure.what();
+  }
+  std::snprintf(error, error_size, "%s", wrong.c_str());
+  return product;
+}
+
+// y [rows, N] = product of x [rows, K], on the calling thread.
+SPARSIFY_EXPORT void sparsify_run(const Product* product, const float* x, int64_t rows, float* y) {
+  product->run(x, rows, y, sparsify::SerialPool());
+}
+
+SPARSIFY_EXPORT int64_t sparsify_bytes(const Product* product) { return product->bytes(); }
+
+SPARSIFY_EXPORT void sparsify_release(Product* product) { delete product; }

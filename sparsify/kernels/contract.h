@@ -1,0 +1,77 @@
+// The contract between the packed product kernels and everything around them.
+//
+//   Y[M,N] = act(X[M,K] W[K,N] + bias[N])                    Fp32 and Columns products
+//   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias)      Int8 products; q, z, s per row of X, see quantize-inl.h
+//
+// A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
+// multiplies rows by it in run(). What it means is written once, in sparsify/ops/bodies.py. A kernel that is not
+// listed in kernels.inc does not exist: dispatch, tests and benchmarks read that list.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace sparsify {
+
+enum class Activation { kNone, kRelu, kGelu };
+
+// ISA paths from lowest to highest; a higher path may run every kernel of a lower one.
+enum class Isa { kScalar, kAvx512, kAvx512Vbmi };
+
+enum class Format { kFp32, kInt8, kColumns };
+
+// W in compressed sparse columns: rows ascend within a column; fillers of the encoding are gone.
+template <class T>
+struct Csc {
+  int64_t k = 0, n = 0;
+  std::vector<int64_t> start;  // [n + 1]
+  std::vector<int32_t> row;    // [nnz], 0 <= row < k
+  std::vector<T> value;        // [nnz]
+  int64_t nnz() const { return static_cast<int64_t>(row.size()); }
+};
+
+// What follows the product. scale is empty for float products.
+struct Epilogue {
+  std::vector<float> scale;  // [N]
+  std::vector<float> bias;   // [N]
+  Activation activation = Activation::kNone;
+};
+
+// Runs task(argument, i) for every i in [0, count), in any order, on any threads.
+class Pool {
+ public:
+  using Task = void (*)(void* argument, size_t index);
+  virtual ~Pool() = default;
+  virtual void parallel(int64_t count, Task task, void* argument) const = 0;
+
+  template <class F>
+  void each(int64_t count, F&& body) const {
+    parallel(count, [](void* f, size_t i) { (*static_cast<F*>(f))(static_cast<int64_t>(i)); }, &body);
+  }
+};
+
+class Product {
+ public:
+  virtual ~Product() = default;
+  // x [rows, K] and y [rows, N], row-major, any alignment, not overlapping; rows >= 0. Thread-safe.
+  // Allocates nothing but the growth of the calling thread's scratch arena.
+  virtual void run(const float* x, int64_t rows, float* y, const Pool& pool) const = 0;
+  // Bytes of packed weights held.
+  virtual int64_t bytes() const = 0;
+};
+
+using Fp32Factory = std::unique_ptr<Product> (*)(const Csc<float>&, Epilogue);
+using Int8Factory = std::unique_ptr<Product> (*)(const Csc<int8_t>&, Epilogue);
+
+#define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
+#define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<int8_t>&, Epilogue);
+#define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
+#include "kernels.inc"
+#undef SPARSIFY_FP32_KERNEL
+#undef SPARSIFY_INT8_KERNEL
+#undef SPARSIFY_COLUMNS_KERNEL
+
+}  // namespace sparsify

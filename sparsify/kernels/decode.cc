@@ -1,0 +1,123 @@
+#include "decode.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace sparsify {
+namespace {
+
+// Calls visit(row, column, index of the value) in row-major order. False: a position lies outside.
+template <class Visit>
+bool visit_bitmask(const Encoded& in, Visit visit) {
+  const auto* mask = static_cast<const uint8_t*>(in.positions);
+  int64_t row = 0, column_of_byte = 0, index = 0;
+  for (int64_t byte = 0; byte < in.position_count; ++byte) {
+    for (unsigned bits = mask[byte]; bits != 0; bits &= bits - 1) {
+      int64_t column = column_of_byte + __builtin_ctz(bits), r = row;
+      while (column >= in.n) column -= in.n, ++r;
+      if (r >= in.k || index >= in.count) return false;
+      visit(r, column, index++);
+    }
+    column_of_byte += 8;
+    while (column_of_byte >= in.n) column_of_byte -= in.n, ++row;
+  }
+  return index == in.count;
+}
+
+template <class Gap, class Visit>
+bool visit_delta(const Encoded& in, Visit visit) {
+  const auto* gaps = static_cast<const Gap*>(in.positions);
+  int64_t row = 0, column = -1;
+  for (int64_t i = 0; i < in.count; ++i) {
+    if (gaps[i] < 1) return false;
+    column += gaps[i];
+    if (column >= in.n) row += column / in.n, column %= in.n;
+    if (row >= in.k) return false;
+    visit(row, column, i);
+  }
+  return true;
+}
+
+template <class Gap, class Visit>
+bool visit_columns(const Encoded& in, Visit visit) {
+  const auto* gaps = static_cast<const Gap*>(in.positions);
+  int64_t column = 0;
+  for (int64_t i = 0; i < in.count; ++i) {
+    if (gaps[i] < 0 || in.rows[i] < 0 || in.rows[i] >= in.k) return false;
+    column += gaps[i];
+    if (column >= in.n) return false;
+    visit(in.rows[i], column, i);
+  }
+  return true;
+}
+
+template <class Gap, class Visit>
+bool visit_gaps(const Encoded& in, Visit visit) {
+  return in.encoding == Encoding::kDelta ? visit_delta<Gap>(in, visit) : visit_columns<Gap>(in, visit);
+}
+
+template <class Visit>
+bool visit_all(const Encoded& in, Visit visit) {
+  if (in.encoding == Encoding::kBitmask) return visit_bitmask(in, visit);
+  if (in.gap_type == GapType::kUint8) return visit_gaps<uint8_t>(in, visit);
+  if (in.gap_type == GapType::kUint16) return visit_gaps<uint16_t>(in, visit);
+  return visit_gaps<int32_t>(in, visit);
+}
+
+// Rows of a column must ascend for the kernels; only COLUMNS may bring them in any order.
+template <class T>
+void sort_rows(Csc<T>* w) {
+  std::vector<std::pair<int32_t, T>> column;
+  for (int64_t c = 0; c < w->n; ++c) {
+    const auto first = w->row.begin() + w->start[c], last = w->row.begin() + w->start[c + 1];
+    if (std::is_sorted(first, last)) continue;
+    column.clear();
+    for (int64_t i = w->start[c]; i < w->start[c + 1]; ++i) column.emplace_back(w->row[i], w->value[i]);
+    std::stable_sort(column.begin(), column.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (size_t i = 0; i < column.size(); ++i) {
+      w->row[w->start[c] + i] = column[i].first;
+      w->value[w->start[c] + i] = column[i].second;
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+std::string decode(const Encoded& in, Csc<T>* out) {
+  constexpr int64_t kMaxRows = std::numeric_limits<int32_t>::max();
+  if (in.k < 1 || in.n < 1 || in.k > kMaxRows || in.n > std::numeric_limits<int64_t>::max() / in.k - 8) {
+    return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
+  }
+  const bool bitmask = in.encoding == Encoding::kBitmask;
+  const int64_t expected = bitmask ? (in.k * in.n + 7) / 8 : in.count;
+  if (in.position_count != expected) {
+    return std::string(bitmask ? "the bitmask has " : "the gaps number ") + std::to_string(in.position_count) +
+           (bitmask ? " bytes" : "") + ", expected " + std::to_string(expected);
+  }
+  const auto* values = static_cast<const T*>(in.values);
+  out->k = in.k;
+  out->n = in.n;
+  out->start.assign(static_cast<size_t>(in.n) + 1, 0);
+  auto count = [&](int64_t, int64_t column, int64_t i) { out->start[column + 1] += values[i] != T(0); };
+  if (!visit_all(in, count)) return "positions and values do not describe a matrix of this shape";
+  for (int64_t c = 0; c < in.n; ++c) out->start[c + 1] += out->start[c];
+
+  out->row.resize(static_cast<size_t>(out->start[in.n]));
+  out->value.resize(static_cast<size_t>(out->start[in.n]));
+  std::vector<int64_t> next(out->start.begin(), out->start.end() - 1);
+  visit_all(in, [&](int64_t row, int64_t column, int64_t i) {
+    if (values[i] == T(0)) return;
+    const int64_t at = next[column]++;
+    out->row[at] = static_cast<int32_t>(row);
+    out->value[at] = values[i];
+  });
+  if (in.encoding == Encoding::kColumns) sort_rows(out);
+  return "";
+}
+
+template std::string decode<float>(const Encoded&, Csc<float>*);
+template std::string decode<int8_t>(const Encoded&, Csc<int8_t>*);
+
+}  // namespace sparsify

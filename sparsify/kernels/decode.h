@@ -1,0 +1,32 @@
+// From the canonical encodings of sparsify/formats.py to compressed sparse columns, checking every byte:
+// whatever a file holds, what leaves here has positions inside the matrix.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "contract.h"
+
+namespace sparsify {
+
+enum class Encoding { kBitmask, kDelta, kColumns };
+
+// Type of the elements of the gaps.
+enum class GapType { kUint8, kUint16, kInt32 };
+
+struct Encoded {
+  Encoding encoding;
+  int64_t k, n;
+  const int32_t* rows = nullptr;      // kColumns: [count]
+  const void* positions = nullptr;    // bitmask bytes, or gaps
+  int64_t position_count = 0;         // bytes of the bitmask, or number of gaps
+  GapType gap_type = GapType::kUint8;  // kDelta, kColumns
+  const void* values = nullptr;       // float or int8_t [count]
+  int64_t count = 0;
+};
+
+// Fills `out`; returns an empty string, or what is wrong with the encoding.
+template <class T>
+std::string decode(const Encoded& in, Csc<T>* out);
+
+}  // namespace sparsify

@@ -1,0 +1,126 @@
+"""The kernels one by one, without onnxruntime: for their tests, their benchmarks and `sparsify doctor`."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsify.formats import EncodedWeight, Encoding
+from sparsify.kernels import isas, library
+
+_ENCODINGS = (Encoding.BITMASK, Encoding.DELTA, Encoding.COLUMNS)
+_ACTIVATIONS = ("", "Relu", "Gelu")
+_MESSAGE_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A line of kernels.inc: its name, its format (fp32, int8, columns) and the lowest ISA path that can run it."""
+
+    name: str
+    format: str
+    isa: str
+
+
+def kernels() -> tuple[Kernel, ...]:
+    """Every kernel that this CPU can run, fastest of a format first; empty without the library."""
+    if (found := library()) is None:
+        return ()
+    found.sparsify_kernels.restype = ctypes.c_char_p
+    listed = (Kernel(*line.split()) for line in found.sparsify_kernels().decode().splitlines())
+    return tuple(k for k in listed if k.isa in isas())
+
+
+class Product:
+    """W [K, N] packed for one kernel. Use as a context manager: the packed weights are the library's memory.
+
+    Args:
+        kernel: name of a kernel.
+        weight: float32 values for fp32 and columns kernels, int8 for int8 kernels.
+        bias: float32 [N].
+        scale: float32 [N] for int8 kernels, else None.
+        activation: "", "Relu" or "Gelu".
+
+    Raises:
+        ValueError: the encoding is not that of a matrix, or this CPU has no such kernel; says which.
+    """
+
+    def __init__(
+        self,
+        kernel: str,
+        weight: EncodedWeight,
+        bias: npt.NDArray[np.float32],
+        scale: npt.NDArray[np.float32] | None = None,
+        activation: str = "",
+    ) -> None:
+        self._library = _typed_library()
+        self.shape = weight.shape
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        rows = weight.positions[0] if weight.encoding is Encoding.COLUMNS else None
+        positions = weight.positions[-1]
+        self._handle = self._library.sparsify_pack(
+            kernel.encode(),
+            _ENCODINGS.index(weight.encoding),
+            *weight.shape,
+            _pointer(rows),
+            _pointer(positions),
+            positions.size,
+            positions.itemsize,
+            _pointer(weight.values),
+            weight.values.size,
+            _pointer(scale),
+            _pointer(bias),
+            _ACTIVATIONS.index(activation),
+            message,
+            _MESSAGE_BYTES,
+        )
+        if not self._handle:
+            raise ValueError(message.value.decode())
+
+    def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """X float32 [M, K] -> Y float32 [M, N], on the calling thread."""
+        x = np.ascontiguousarray(x, np.float32)
+        y = np.empty((x.shape[0], self.shape[1]), np.float32)
+        self._library.sparsify_run(self._handle, _pointer(x), x.shape[0], _pointer(y))
+        return y
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of packed weights."""
+        return int(self._library.sparsify_bytes(self._handle))
+
+    def __enter__(self) -> Product:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._library.sparsify_release(self._handle)
+        self._handle = None
+
+
+def _typed_library() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        raise ValueError("the native library was not built")
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    found.sparsify_pack.restype = pointer
+    found.sparsify_pack.argtypes = [
+        ctypes.c_char_p, ctypes.c_int, size, size,  # kernel, encoding, shape
+        pointer, pointer, size, ctypes.c_int, pointer, size,  # rows, positions, values
+        pointer, pointer, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t,  # scale, bias, activation, message
+    ]  # fmt: skip
+    found.sparsify_run.argtypes = [pointer, pointer, size, pointer]
+    found.sparsify_run.restype = None
+    found.sparsify_bytes.argtypes = [pointer]
+    found.sparsify_bytes.restype = size
+    found.sparsify_release.argtypes = [pointer]
+    found.sparsify_release.restype = None
+    return found
+
+
+def _pointer(array: npt.NDArray[Any] | None) -> Any:
+    return None if array is None else array.ctypes.data

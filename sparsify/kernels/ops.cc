@@ -1,0 +1,315 @@
+// The operators of the domain ai.sparsify as onnxruntime custom ops. Exports RegisterCustomOps.
+//
+// A session packs an operator's constant inputs once, when it is created; whatever is wrong with them is an error of
+// the session that names the node. Inputs: X, positions..., values, shape, [scale,] bias; see sparsify/ops.
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "decode.h"
+#include "dispatch.h"
+#include "ort_api.h"
+
+namespace sparsify {
+namespace {
+
+const OrtApi* g_api = nullptr;  // set once, before any op can run
+
+struct Operator {
+  OrtCustomOp ort;  // first: onnxruntime hands back a pointer to it
+  std::string name;
+  bool integer;
+  Encoding encoding;
+  Activation activation;
+
+  Format format() const {
+    if (integer) return Format::kInt8;
+    return encoding == Encoding::kColumns ? Format::kColumns : Format::kFp32;
+  }
+  size_t values_at() const { return encoding == Encoding::kColumns ? 3 : 2; }
+  size_t input_count() const { return values_at() + (integer ? 4 : 3); }
+};
+
+const Operator& of(const OrtCustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
+
+// A message on its way out as a status; nothing of ours crosses the C boundary.
+struct Failure {
+  std::string what;
+};
+
+void check(OrtStatus* status, const char* doing) {
+  if (status == nullptr) return;
+  ort::ReleaseStatus(g_api)(status);
+  throw Failure{std::string("onnxruntime refused to ") + doing};
+}
+
+template <class F>
+OrtStatus* guarded(F&& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const Failure& failure) {
+    return ort::CreateStatus(g_api)(ort::kInvalidArgument, failure.what.c_str());
+  } catch (const std::bad_alloc&) {
+    return ort::CreateStatus(g_api)(ort::kFail, "ai.sparsify: out of memory");
+  } catch (const std::exception& error) {
+    return ort::CreateStatus(g_api)(ort::kFail, error.what());
+  }
+}
+
+struct Tensor {
+  const void* data = nullptr;
+  int type = ort::kUndefined;
+  std::vector<int64_t> dimensions;
+  int64_t size() const {
+    return std::accumulate(dimensions.begin(), dimensions.end(), int64_t{1}, std::multiplies<>());
+  }
+};
+
+Tensor read(const OrtValue* value) {
+  Tensor tensor;
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(ort::GetTensorTypeAndShape(g_api)(value, &info), "tell a shape");
+  size_t rank = 0;
+  OrtStatus* bad = ort::GetTensorElementType(g_api)(info, &tensor.type);
+  if (bad == nullptr) bad = ort::GetDimensionsCount(g_api)(info, &rank);
+  tensor.dimensions.resize(rank);
+  if (bad == nullptr) bad = ort::GetDimensions(g_api)(info, tensor.dimensions.data(), rank);
+  ort::ReleaseTensorTypeAndShapeInfo(g_api)(info);
+  check(bad, "tell a shape");
+  void* data = nullptr;
+  check(ort::GetTensorMutableData(g_api)(const_cast<OrtValue*>(value), &data), "give a tensor's data");
+  tensor.data = data;
+  return tensor;
+}
+
+std::string node_name(const OrtKernelInfo* info) {
+  size_t size = 0;
+  OrtStatus* status = ort::KernelInfo_GetNodeName(g_api)(info, nullptr, &size);
+  if (status != nullptr) ort::ReleaseStatus(g_api)(status);
+  std::string name(size, '\0');
+  status = ort::KernelInfo_GetNodeName(g_api)(info, name.data(), &size);
+  if (status != nullptr) ort::ReleaseStatus(g_api)(status);
+  name.resize(std::strlen(name.c_str()));
+  return name;
+}
+
+Tensor constant(const OrtKernelInfo* info, size_t index, const char* what) {
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  check(ort::KernelInfoGetConstantInput_tensor(g_api)(info, index, &is_constant, &value), "give a constant input");
+  if (!is_constant || value == nullptr) throw Failure{std::string("input `") + what + "` is not a constant"};
+  return read(value);
+}
+
+Tensor constant(const OrtKernelInfo* info, size_t index, const char* what, int type, int64_t size) {
+  Tensor tensor = constant(info, index, what);
+  if (tensor.type != type || (size >= 0 && tensor.size() != size)) {
+    throw Failure{std::string("input `") + what + "` has " + std::to_string(tensor.size()) + " elements of type " +
+                  std::to_string(tensor.type) + ", expected " +
+                  (size >= 0 ? std::to_string(size) : std::string("any number")) + " of type " + std::to_string(type)};
+  }
+  return tensor;
+}
+
+std::vector<float> floats(const Tensor& tensor) {
+  const auto* data = static_cast<const float*>(tensor.data);
+  return {data, data + tensor.size()};
+}
+
+GapType gap_type(const Tensor& gaps) {
+  if (gaps.type == ort::kUint8) return GapType::kUint8;
+  if (gaps.type == ort::kUint16) return GapType::kUint16;
+  if (gaps.type == ort::kInt32) return GapType::kInt32;
+  throw Failure{"gaps are of type " + std::to_string(gaps.type) + ", expected uint8, uint16 or int32"};
+}
+
+Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
+  const size_t at = op.values_at();
+  const Tensor shape = constant(info, at + 1, "shape", ort::kInt64, 2);
+  const auto* kn = static_cast<const int64_t*>(shape.data);
+  const Tensor values = constant(info, at, "values", op.integer ? ort::kInt8 : ort::kFloat, -1);
+  Encoded encoded{op.encoding, kn[0], kn[1]};
+  encoded.values = values.data;
+  encoded.count = values.size();
+  if (op.encoding == Encoding::kColumns) {
+    encoded.rows = static_cast<const int32_t*>(constant(info, 1, "rows", ort::kInt32, encoded.count).data);
+  }
+  const Tensor positions = constant(info, at - 1, "positions");
+  if (op.encoding == Encoding::kBitmask && positions.type != ort::kUint8) throw Failure{"the bitmask is not uint8"};
+  if (op.encoding != Encoding::kBitmask) encoded.gap_type = gap_type(positions);
+  encoded.positions = positions.data;
+  encoded.position_count = positions.size();
+  return encoded;
+}
+
+// int32 accumulators hold 66,311 products of u8 and s8: (2^31 - 1) / (255 * 127).
+void check_accumulators(const Csc<int8_t>& w) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / (255 * 127);
+  for (int64_t c = 0; c < w.n; ++c) {
+    if (w.start[c + 1] - w.start[c] > kMost) {
+      throw Failure{"column " + std::to_string(c) + " has more non-zeros than an int32 accumulator can sum"};
+    }
+  }
+}
+
+template <class T, class Factory>
+std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory make) {
+  Csc<T> w;
+  const std::string wrong = decode(encoded, &w);
+  if (!wrong.empty()) throw Failure{wrong};
+  if constexpr (std::is_same_v<T, int8_t>) check_accumulators(w);
+  return make(w, std::move(epilogue));
+}
+
+struct Kernel {
+  std::unique_ptr<Product> product;
+  int64_t k, n;
+};
+
+std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* info) {
+  const Encoded encoded = read_encoded(op, info);
+  const size_t bias_at = op.input_count() - 1;
+  Epilogue epilogue;
+  epilogue.activation = op.activation;
+  epilogue.bias = floats(constant(info, bias_at, "bias", ort::kFloat, encoded.n));
+  if (op.integer) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
+  const KernelInfo& kernel = kernel_for(op.format());
+  auto product = op.integer ? pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8)
+                            : pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
+  return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n});
+}
+
+// onnxruntime's own intra-op threads.
+class OrtPool final : public Pool {
+ public:
+  explicit OrtPool(const OrtKernelContext* context) : context_(context) {}
+  void parallel(int64_t count, Task task, void* argument) const override {
+    if (count == 1) return task(argument, 0);
+    if (count < 1) return;
+    check(ort::KernelContext_ParallelFor(g_api)(context_, task, static_cast<size_t>(count), 0, argument), "run tasks");
+  }
+
+ private:
+  const OrtKernelContext* context_;
+};
+
+void compute(const Kernel& kernel, OrtKernelContext* context) {
+  const OrtValue* input = nullptr;
+  check(ort::KernelContext_GetInput(g_api)(context, 0, &input), "give the input");
+  const Tensor x = read(input);
+  if (x.dimensions.empty() || x.dimensions.back() != kernel.k) {
+    const auto last = x.dimensions.empty() ? std::string("no") : std::to_string(x.dimensions.back());
+    throw Failure{"ai.sparsify: X has " + last + " inputs in its last dimension, the weight has " +
+                  std::to_string(kernel.k)};
+  }
+  std::vector<int64_t> dimensions = x.dimensions;
+  dimensions.back() = kernel.n;
+  OrtValue* output = nullptr;
+  check(ort::KernelContext_GetOutput(g_api)(context, 0, dimensions.data(), dimensions.size(), &output),
+        "give the output");
+  void* y = nullptr;
+  check(ort::GetTensorMutableData(g_api)(output, &y), "give the output's data");
+  kernel.product->run(static_cast<const float*>(x.data), x.size() / kernel.k, static_cast<float*>(y),
+                      OrtPool(context));
+}
+
+// What onnxruntime calls.
+
+OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi*, const OrtKernelInfo* info, void** out) {
+  return guarded([&] {
+    try {
+      *out = make_kernel(of(op), info).release();
+    } catch (const Failure& failure) {
+      throw Failure{"ai.sparsify." + of(op).name + " node `" + node_name(info) + "`: " + failure.what};
+    }
+  });
+}
+
+OrtStatus* compute_kernel(void* kernel, OrtKernelContext* context) {
+  return guarded([&] { compute(*static_cast<const Kernel*>(kernel), context); });
+}
+
+void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+int input_type(const OrtCustomOp* op, size_t index) {
+  const Operator& o = of(op);
+  const size_t at = o.values_at();
+  if (index == at) return o.integer ? ort::kInt8 : ort::kFloat;
+  if (index == at + 1) return ort::kInt64;
+  if (index == 0 || index > at + 1) return ort::kFloat;
+  if (index < at - 1) return ort::kInt32;
+  return o.encoding == Encoding::kBitmask ? ort::kUint8 : ort::kUndefined;  // gaps: one of three types
+}
+
+Operator make_operator(bool integer, Encoding encoding, Activation activation) {
+  static const char* const kEncodings[] = {"", "Delta", "Columns"};
+  static const char* const kActivations[] = {"", "Relu", "Gelu"};
+  Operator op{};
+  op.name = std::string("SparseMatMul") + (integer ? "Int8" : "") + kEncodings[static_cast<int>(encoding)] +
+            kActivations[static_cast<int>(activation)];
+  op.integer = integer;
+  op.encoding = encoding;
+  op.activation = activation;
+  op.ort.version = ort::kOpVersion;
+  op.ort.GetName = [](const OrtCustomOp* o) { return of(o).name.c_str(); };
+  op.ort.GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
+  op.ort.GetInputType = input_type;
+  op.ort.GetInputTypeCount = [](const OrtCustomOp* o) { return of(o).input_count(); };
+  op.ort.GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(ort::kFloat); };
+  op.ort.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  op.ort.KernelDestroy = destroy_kernel;
+  op.ort.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };   // required
+  op.ort.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };  // required
+  op.ort.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };       // the default allocator's
+  op.ort.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.ort.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op.ort.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
+  op.ort.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op.ort.CreateKernelV2 = create_kernel;
+  op.ort.KernelComputeV2 = compute_kernel;
+  return op;
+}
+
+const std::vector<Operator>& operators() {
+  static const std::vector<Operator> all = [] {
+    std::vector<Operator> ops;
+    for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu}) {
+      for (const bool integer : {false, true}) {
+        ops.push_back(make_operator(integer, Encoding::kBitmask, activation));
+        ops.push_back(make_operator(integer, Encoding::kDelta, activation));
+      }
+      ops.push_back(make_operator(false, Encoding::kColumns, activation));
+    }
+    return ops;
+  }();
+  return all;
+}
+
+// Where only the scalar reference could run, the model's own function is faster. COLUMNS has no faster rival.
+bool worth_registering(const Operator& op) {
+  return op.encoding == Encoding::kColumns || isa_is_forced() || kernel_for(op.format()).isa != Isa::kScalar;
+}
+
+}  // namespace
+}  // namespace sparsify
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                                             const OrtApiBase* base) {
+  using namespace sparsify;
+  const OrtApi* api = base->GetApi(ort::kApiVersion);
+  if (api == nullptr) {  // slot 0 of every version creates a status
+    return ort::CreateStatus(base->GetApi(1))(ort::kFail, "ai.sparsify needs onnxruntime 1.17 or later");
+  }
+  g_api = api;
+  OrtCustomOpDomain* domain = nullptr;
+  OrtStatus* status = ort::CreateCustomOpDomain(api)("ai.sparsify", &domain);
+  for (const Operator& op : operators()) {
+    if (status == nullptr && worth_registering(op)) status = ort::CustomOpDomain_Add(api)(domain, &op.ort);
+  }
+  return status != nullptr ? status : ort::AddCustomOpDomain(api)(options, domain);
+}

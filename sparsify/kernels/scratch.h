@@ -1,0 +1,43 @@
+// Memory that kernels work in: 64-byte aligned, grown when needed, never shrunk, one arena a thread.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace sparsify {
+
+constexpr int64_t kAlignment = 64;  // bytes: one cache line, one zmm register
+
+constexpr int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+template <class T>
+using Aligned = std::unique_ptr<T[], Free>;
+
+// count elements of a trivial type, not initialised. Throws std::bad_alloc.
+template <class T>
+Aligned<T> aligned(int64_t count) {
+  const auto bytes = static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)) + 1, kAlignment));
+  void* p = std::aligned_alloc(kAlignment, bytes);
+  if (p == nullptr) throw std::bad_alloc();
+  return Aligned<T>(static_cast<T*>(p));
+}
+
+// The calling thread's arena of at least `bytes`; its contents last until the thread asks again.
+inline uint8_t* scratch(int64_t bytes) {
+  thread_local Aligned<uint8_t> arena;
+  thread_local int64_t size = 0;
+  if (size < bytes) {
+    size = 0;
+    arena = aligned<uint8_t>(bytes);
+    size = bytes;
+  }
+  return arena.get();
+}
+
+}  // namespace sparsify

@@ -1,0 +1,152 @@
+"""Every kernel of kernels.inc against float64, against exact integers, and against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from scipy.sparse import csc_array
+
+from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
+from sparsify.kernels.native import Kernel, Product, kernels
+from tests.references import gelu, gelu_bound, integer_product, product, product_bound
+from tests.strategies import Layer, layers
+
+KERNELS = kernels()
+INT8 = [k for k in KERNELS if k.format == "int8"]
+FLOAT = [k for k in KERNELS if k.format != "int8"]
+
+
+def _name(kernel: Kernel) -> str:
+    return kernel.name
+
+
+def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
+    if kernel.format == "columns":
+        return [encode_columns(csc_array(layer.weight))]
+    weight = layer.integers if kernel.format == "int8" else layer.weight
+    return [encode(weight, Encoding.BITMASK), encode(weight, Encoding.DELTA)]
+
+
+def test_the_library_lists_a_scalar_kernel_of_every_format() -> None:
+    assert {k.format for k in KERNELS if k.isa == "scalar"} == {"fp32", "int8", "columns"}
+
+
+@pytest.mark.parametrize("kernel", FLOAT, ids=_name)
+@settings(deadline=None, max_examples=60)
+@given(layer=layers())
+def test_float_kernels_are_within_the_rounding_bound(kernel: Kernel, layer: Layer) -> None:
+    exact = product(layer.x, layer.weight, layer.bias)
+    bound = product_bound(layer.x, layer.weight, layer.bias)
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias) as packed:
+            assert np.all(np.abs(packed.run(layer.x) - exact) <= bound)
+
+
+@pytest.mark.parametrize("kernel", INT8, ids=_name)
+@settings(deadline=None, max_examples=60)
+@given(layer=layers())
+def test_int8_kernels_are_bit_identical_to_the_definition(kernel: Kernel, layer: Layer) -> None:
+    expected = integer_product(layer.x, layer.integers, layer.scale, layer.bias)
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias, layer.scale) as packed:
+            assert np.array_equal(packed.run(layer.x), expected)
+
+
+@pytest.mark.parametrize("kernel", INT8, ids=_name)
+@settings(deadline=None, max_examples=20)
+@given(layer=layers())
+def test_int32_accumulators_are_exact(kernel: Kernel, layer: Layer) -> None:
+    # Rows that hold 0 and 255 have scale 1 and zero point 0: with unit scales the output is the accumulator itself.
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (layer.x.shape[0], layer.integers.shape[0])).astype(np.float32)
+    x[:, 0] = 255
+    ones, zeros = np.ones_like(layer.scale), np.zeros_like(layer.bias)
+    exact = x.astype(np.int64) @ layer.integers.astype(np.int64)
+    assert np.abs(exact).max(initial=0) < 2**24  # each is a float32
+    with Product(kernel.name, encode(layer.integers), zeros, ones) as packed:
+        assert np.array_equal(packed.run(x).astype(np.int64), exact)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+@settings(deadline=None, max_examples=20)
+@given(layer=layers())
+def test_activations(kernel: Kernel, layer: Layer) -> None:
+    scale = layer.scale if kernel.format == "int8" else None
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias, scale) as linear:
+            y = linear.run(layer.x)
+        with Product(kernel.name, weight, layer.bias, scale, "Relu") as relu:
+            assert np.array_equal(relu.run(layer.x), np.maximum(y, 0))
+        with Product(kernel.name, weight, layer.bias, scale, "Gelu") as fused:
+            exact = y.astype(np.float64)
+            assert np.all(np.abs(fused.run(layer.x) - gelu(exact)) <= gelu_bound(exact))
+
+
+@settings(deadline=None, max_examples=20)
+@given(layer=layers())
+def test_int8_kernels_agree_to_the_bit_after_gelu(layer: Layer) -> None:
+    weight = encode(layer.integers)
+    results = []
+    for kernel in INT8:
+        with Product(kernel.name, weight, layer.bias, layer.scale, "Gelu") as packed:
+            results.append(packed.run(layer.x))
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+def test_a_row_that_is_not_finite_is_nan_and_spoils_no_other(kernel: Kernel, bad: float) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((19, 70)).astype(np.float32)
+    layer = Layer(
+        np.eye(70, 40, dtype=np.float32),
+        np.eye(70, 40, dtype=np.int8),
+        np.zeros(40, np.float32),
+        np.ones(40, np.float32),
+        x,
+    )
+    scale = layer.scale if kernel.format == "int8" else None
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias, scale) as packed:
+            clean = packed.run(x)
+            spoiled = x.copy()
+            spoiled[7, 69] = bad  # meets only zero weights
+            y = packed.run(spoiled)
+        assert np.isnan(y[7]).all()
+        assert np.array_equal(np.delete(y, 7, axis=0), np.delete(clean, 7, axis=0))
+
+
+def _broken(weight: EncodedWeight) -> dict[str, EncodedWeight]:
+    (positions,), values, shape = weight.positions, weight.values, weight.shape
+    delta = weight.encoding is Encoding.DELTA
+    beyond = positions.copy()
+    beyond[-1] = 255
+    return {
+        "one value too few": EncodedWeight(shape, weight.encoding, (positions,), values[:-1]),
+        "positions cut short": EncodedWeight(shape, weight.encoding, (positions[:-1],), values),
+        "a position outside": EncodedWeight(shape, weight.encoding, (beyond,), values),
+        "a gap of zero": EncodedWeight(
+            shape, weight.encoding, (positions * (0 if delta else 1),), values[: 0 if delta else -1]
+        ),
+        "no columns": EncodedWeight((shape[0], 0), weight.encoding, (positions,), values),
+    }
+
+
+@pytest.mark.parametrize(
+    "what", ["one value too few", "positions cut short", "a position outside", "a gap of zero", "no columns"]
+)
+@pytest.mark.parametrize("encoding", [Encoding.BITMASK, Encoding.DELTA])
+@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: str) -> None:
+    dense = np.zeros((5, 5), np.int8 if kernel.format == "int8" else np.float32)
+    dense[::2, ::2] = 1  # 25 bits: the last byte of the mask has 7 bits outside
+    bias = np.zeros(5, np.float32)
+    weight = _broken(encode(dense, encoding))[what]
+    with pytest.raises(ValueError, match=r"positions|bitmask|gaps|matrix"):
+        Product(kernel.name, weight, bias, bias)
+
+
+def test_unknown_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match="no kernel `int9`"):
+        Product("int9", encode(np.ones((1, 1), np.float32)), np.zeros(1, np.float32))

@@ -1,0 +1,47 @@
+"""A model of one operator of ours, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from scipy.sparse import csc_array
+
+from sparsify import kernels, ops
+from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
+from tests.strategies import Layer
+
+
+def encoded(operator: ops.Operator, layer: Layer) -> EncodedWeight:
+    if operator.encoding is Encoding.COLUMNS:
+        return encode_columns(csc_array(layer.weight))
+    return encode(layer.integers if operator.integer else layer.weight, operator.encoding)
+
+
+def operator_model(
+    operator: ops.Operator, layer: Layer, opset: int = 17, weight: EncodedWeight | None = None
+) -> onnx.ModelProto:
+    """x [M, K] -> y [M, N] through `operator` with the weights of `layer`, or a given `weight`."""
+    arrays = ops.inputs_of(weight or encoded(operator, layer), layer.bias, layer.scale if operator.integer else None)
+    x = ir.val("x", ir.DataType.FLOAT, ["M", layer.weight.shape[0]])
+    y = ir.val("y", ir.DataType.FLOAT, ["M", layer.weight.shape[1]])
+    constants = [ir.val(name, const_value=ir.tensor(array, name=name)) for name, array in arrays.items()]
+    node = ir.Node(ops.DOMAIN, operator.name, [x, *constants], outputs=[y], name="the_node")
+    graph = ir.Graph([x], [y], nodes=[node], initializers=constants, opset_imports={"": opset}, name="one")
+    model = ir.Model(graph, ir_version=7)
+    ops.add_operator(model, operator)
+    return ir.to_proto(model)
+
+
+def session(model: onnx.ModelProto, *, native: bool, threads: int = 1) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if native:
+        assert kernels.register(options), "no native kernels on this machine"
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def rows(model: onnx.ModelProto, x: np.ndarray, *, native: bool, threads: int = 1) -> np.ndarray:
+    return session(model, native=native, threads=threads).run(None, {"x": x})[0]

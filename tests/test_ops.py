@@ -1,0 +1,176 @@
+"""The function bodies against NumPy, in two runtimes and all opsets; and the native kernels against the bodies."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from sparsify import kernels, ops
+from sparsify.formats import Encoding
+from sparsify.ops import OPERATORS, Activation, Operator
+from tests.onemodel import operator_model, rows, session
+from tests.references import gelu, gelu_bound, integer_product, product, product_bound
+from tests.strategies import Layer, layers
+
+OPSETS = (11, 12, 13, 14, 16, 17, 18, 19, 21, 23)
+
+native = pytest.mark.skipif(kernels.isa() in (None, "scalar"), reason="no native kernels for this CPU")
+every_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda o: o.name)
+
+
+def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
+    """`y` is what `operator` means: to the bit for integers, within derived bounds for floats."""
+    if operator.integer:
+        linear = integer_product(layer.x, layer.integers, layer.scale, layer.bias).astype(np.float64)
+        bound = np.zeros_like(linear)
+    else:
+        # Gelu and Relu have slopes within [-0.13, 1.13]: an error before them is at most 1.13 times that after.
+        linear, bound = product(layer.x, layer.weight, layer.bias), product_bound(layer.x, layer.weight, layer.bias)
+    if operator.activation is Activation.GELU:
+        linear, bound = gelu(linear), 1.13 * bound + gelu_bound(linear)
+    elif operator.activation is Activation.RELU:
+        linear = np.maximum(linear, 0)
+    assert y.shape == linear.shape
+    assert np.all(np.abs(y - linear) <= bound)
+
+
+def some_layer(seed: int = 0, k: int = 130, n: int = 37, m: int = 9) -> Layer:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((k, n)) < 0.4
+    return Layer(
+        weight=(mask * rng.standard_normal((k, n))).astype(np.float32),
+        integers=(mask * rng.integers(-127, 128, (k, n))).astype(np.int8),
+        bias=rng.standard_normal(n).astype(np.float32),
+        scale=rng.uniform(1e-3, 1e-2, n).astype(np.float32),
+        x=rng.standard_normal((m, k)).astype(np.float32),
+    )
+
+
+@every_operator
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_function_is_right_in_every_opset(operator: Operator, opset: int) -> None:
+    if opset < operator.min_opset:
+        with pytest.raises(ValueError, match="needs opset"):
+            ops.functions(operator, opset)
+        return
+    layer = some_layer()
+    model = operator_model(operator, layer, opset)
+    onnx.checker.check_model(model)
+    assert model.ir_version == ops.MIN_IR_VERSION
+    assert_right(operator, layer, rows(model, layer.x, native=False))
+    assert_right(operator, layer, ReferenceEvaluator(model).run(None, {"x": layer.x})[0])
+
+
+@settings(deadline=None, max_examples=25)
+@given(layer=layers(), operator=st.sampled_from(list(OPERATORS.values())), opset=st.sampled_from([13, 17, 18]))
+def test_a_stock_session_is_right_for_any_shape(layer: Layer, operator: Operator, opset: int) -> None:
+    if opset < operator.min_opset:
+        return
+    assert_right(operator, layer, rows(operator_model(operator, layer, opset), layer.x, native=False))
+
+
+@native
+@settings(deadline=None, max_examples=40)
+@given(layer=layers(), operator=st.sampled_from(list(OPERATORS.values())), threads=st.sampled_from([1, 2]))
+def test_a_session_with_our_kernels_is_right_for_any_shape(layer: Layer, operator: Operator, threads: int) -> None:
+    model = operator_model(operator, layer)
+    assert_right(operator, layer, rows(model, layer.x, native=True, threads=threads))
+
+
+@native
+@pytest.mark.parametrize("name", ["SparseMatMulInt8", "SparseMatMulInt8DeltaRelu"])
+def test_kernel_and_function_agree_to_the_bit_on_integers(name: str) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS[name], layer)
+    assert np.array_equal(rows(model, layer.x, native=True), rows(model, layer.x, native=False))
+
+
+@native
+def test_a_forced_lower_isa_gives_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS["SparseMatMulInt8"], layer)
+    expected = rows(model, layer.x, native=True)
+    for isa in kernels.isas():
+        monkeypatch.setenv(kernels.ISA_VARIABLE, isa)
+        assert kernels.isa() == isa
+        assert np.array_equal(rows(model, layer.x, native=True), expected)
+
+
+@native
+@pytest.mark.parametrize("shape", [(0, 130), (130,), (2, 130), (2, 0, 130), (2, 3, 130), (1, 2, 3, 130)])
+@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8", "SparseMatMulColumns"])
+def test_leading_dimensions_are_kept(name: str, shape: tuple[int, ...]) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS[name], layer)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    if name == "SparseMatMulColumns" and len(shape) == 1:
+        return  # gather needs the leading dimensions of a matrix
+    y, expected = rows(model, x, native=True), rows(model, x, native=False)
+    assert y.shape == expected.shape == (*shape[:-1], 37)
+    bound = product_bound(x.reshape(-1, 130), layer.weight, layer.bias).reshape(y.shape)
+    assert np.all(np.abs(y - expected) <= (0 if name == "SparseMatMulInt8" else 2 * bound))
+
+
+@native
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8"])
+def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
+    layer = some_layer()
+    layer.x[3, 129] = bad
+    model = operator_model(OPERATORS[name], layer)
+    for y in (rows(model, layer.x, native=True), rows(model, layer.x, native=False)):
+        assert np.isnan(y[3]).all()
+        assert np.isfinite(np.delete(y, 3, axis=0)).all()
+
+
+@native
+@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8Delta", "SparseMatMulColumns"])
+def test_broken_weights_are_an_error_that_names_the_node(name: str) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS[name], layer)
+    values = next(t for t in model.graph.initializer if t.name == "values")
+    values.dims[0] -= 1
+    values.raw_data = values.raw_data[: -1 if OPERATORS[name].integer else -4]
+    with pytest.raises(Exception, match=rf"{name} node `the_node`: .*(positions|gaps|rows)"):
+        session(model, native=True)
+
+
+@native
+def test_the_wrong_width_is_an_error_that_says_both() -> None:
+    model = operator_model(OPERATORS["SparseMatMul"], some_layer())
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(Exception, match="X has 7 inputs in its last dimension, the weight has 130"):
+        rows(model, np.zeros((2, 7), np.float32), native=True)
+
+
+@native
+def test_weights_that_are_not_constant_are_an_error() -> None:
+    model = operator_model(OPERATORS["SparseMatMul"], some_layer())
+    values = next(t for t in model.graph.initializer if t.name == "values")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("values", values.data_type, values.dims))
+    with pytest.raises(Exception, match="`values` is not a constant"):
+        session(model, native=True)
+
+
+def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.ISA_VARIABLE, "avx9")
+    with pytest.raises(Exception, match="no kernels for `avx9`"):
+        kernels.isa()
+
+
+def test_names_spell_semantics_and_are_unique() -> None:
+    assert len(OPERATORS) == 15
+    assert Operator(True, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
+    for name, operator in OPERATORS.items():
+        assert ops.operator_of(ir.Node(ops.DOMAIN, name, [])) == operator
+        assert operator.linear == dataclasses.replace(operator, activation=Activation.NONE)
+    assert ops.operator_of(ir.Node("", "MatMul", [])) is None
