@@ -10,11 +10,13 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, TypeAlias, get_type_hints
 
 import onnx_ir as ir
 
+from sparsify import ops
 from sparsify.errors import UsageError
+from sparsify.graph import Linear, Unsupported, find_linear, node_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Change:
     """A node was rewritten.
 
     Attributes:
-        node: name of the node in the model the pass was given.
+        node: name of the node in the model the pass was given; empty when it is about the model as a whole.
         what: one short sentence for people.
         facts: what a report may want: `shape` [K, N], `format`, `sparsity`, `dense_ms`, `rewritten_ms`, ...
     """
@@ -41,12 +43,25 @@ class Refusal:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something learnt about a node that was left as it is. Attributes as in `Change`."""
+
+    node: str
+    what: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event: TypeAlias = Change | Refusal | Finding
+
+
 @dataclass
 class Report(ir.passes.PassResult):
     """What a pass did. `modified` is true only if the model's bytes changed."""
 
     changes: tuple[Change, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,14 +71,15 @@ class Pass(ir.passes.InPlacePass):
     name: ClassVar[str]
 
     @abstractmethod
-    def rewrite(self, model: ir.Model) -> Iterator[Change | Refusal]:
-        """Change `model` in place, yielding what was done and what was refused, in graph order."""
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        """Change `model` in place, yielding what was done, refused and found, in graph order."""
 
     def call(self, model: ir.Model) -> Report:
         events = list(self.rewrite(model))
         changes = tuple(e for e in events if isinstance(e, Change))
         refusals = tuple(e for e in events if isinstance(e, Refusal))
-        return Report(model, bool(changes), changes, refusals)
+        findings = tuple(e for e in events if isinstance(e, Finding))
+        return Report(model, bool(changes), changes, refusals, findings)
 
     def __str__(self) -> str:
         """The textual form; options at their default are left out."""
@@ -91,6 +107,29 @@ class Pass(ir.passes.InPlacePass):
                     hint=f"its options are {', '.join(sorted(known))}" if known else "it has no options",
                 )
         return cls(**{o: _value(cls.name, o, text, types[o]) for o, text in options.items()})
+
+
+def layers(model: ir.Model) -> list[Linear | Refusal]:
+    """Every MatMul and Gemm of `model`, as a linear layer or as the reason why no pass can touch it.
+
+    The bodies of our own operators are not the user's nodes and are left out.
+    """
+    opset = model.opset_imports.get("", 0)
+    found: list[Linear | Refusal] = []
+    for node in model.graph.all_nodes():
+        layer = find_linear(node)
+        if isinstance(layer, Unsupported):
+            found.append(Refusal(layer.name, layer.reason))
+        elif layer is not None and opset < ops.MIN_OPSET:
+            reason = f"the model's opset {opset} is below {ops.MIN_OPSET}: convert it with onnx.version_converter"
+            found.append(Refusal(layer.name, reason))
+        elif layer is not None:
+            found.append(layer)
+    for function in model.functions.values():
+        if function.domain != ops.DOMAIN:
+            inside = (n for n in function.all_nodes() if find_linear(n) is not None)
+            found += [Refusal(node_name(n), f"inside the function `{function.name}`") for n in inside]
+    return found
 
 
 def _text(value: object) -> str:

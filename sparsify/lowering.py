@@ -1,0 +1,188 @@
+"""The part that is the same in every rewrite of a linear layer into a sparse operator.
+
+    alpha * X W + beta * C   ->   Operator(X, positions..., values, shape, [scale,] bias)
+
+alpha goes into the values. beta * C goes into the bias where C is constant and the same for every row;
+any other C is added afterwards. A transposed X is transposed by a node of its own. Layers that share a
+weight share its encoding.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from sparsify import formats, ops
+from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, substitute
+from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+
+
+class NotEncodable(Exception):
+    """A weight that a format cannot hold; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A weight as an operator reads it: W [K, N] and, for integers, the scale [N] of each column."""
+
+    weight: formats.EncodedWeight
+    scale: npt.NDArray[np.float32] | None = None
+
+    @property
+    def operator(self) -> ops.Operator:
+        return ops.Operator(self.scale is not None, self.weight.encoding, ops.Activation.NONE)
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+
+@dataclass
+class _Scope:
+    """What one run of a pass over a model remembers."""
+
+    model: ir.Model
+    taken: set[str]
+    # Inputs already made, by graph, storage and use of the weight; the value at the end keeps the id alive.
+    shared: dict[tuple[object, ...], tuple[dict[str, ir.Value], ir.Value]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lowering(Pass):
+    """Base of the passes that turn linear layers into sparse operators. Subclasses say how a weight is encoded."""
+
+    min_sparsity: float = 0.0  # share of zeros below which a layer is left alone
+    min_speedup: float = 0.0  # times faster than the dense layer, as measured; 0: do not measure
+    rows: int = 128  # rows of X to measure with, where nobody has observed how many there are
+    threads: int = 1  # threads to measure with
+
+    format: ClassVar[str]
+
+    @abstractmethod
+    def encode(self, weight: FloatArray) -> Encoded:
+        """W float32 [K, N] as the operator reads it; raises NotEncodable."""
+
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        scope = _Scope(model, names(model))
+        for layer in layers(model):
+            yield layer if isinstance(layer, Refusal) else self._lower(scope, layer)
+
+    def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
+        matrix = layer.matrix() * np.float32(layer.alpha)
+        sparsity = 1 - np.count_nonzero(matrix) / matrix.size
+        facts: dict[str, Any] = {"shape": list(layer.shape), "sparsity": sparsity, "bytes_before": layer.tensor.nbytes}
+        if sparsity < self.min_sparsity:
+            reason = f"the weight is {sparsity:.0%} sparse, less than the {self.min_sparsity:.0%} asked for"
+            return Refusal(layer.name, reason, facts)
+        try:
+            encoded = self.encode(matrix)
+        except NotEncodable as error:
+            return Refusal(layer.name, str(error), facts)
+        facts |= {
+            "format": self.format,
+            "encoding": encoded.weight.encoding.name.lower(),
+            "sparsity": encoded.weight.sparsity,
+            "bytes_after": encoded.nbytes,
+        }
+        if (opset := scope.model.opset_imports[""]) < encoded.operator.min_opset:
+            return Refusal(layer.name, f"opset {opset} is below {encoded.operator.min_opset}", facts)
+        bias = layer.bias_vector()
+        arrays = ops.inputs_of(
+            encoded.weight, np.zeros(layer.shape[1], np.float32) if bias is None else bias, encoded.scale
+        )
+        if self.min_speedup > 0:
+            facts |= self._measure(matrix, arrays, encoded.operator, layer)
+            if facts["speedup"] < self.min_speedup:
+                return Refusal(layer.name, self._too_slow(facts), facts)
+        ops.add_operator(scope.model, encoded.operator)
+        _replace(scope, layer, encoded.operator, arrays, add_bias=bias is None)
+        saved = f"{layer.tensor.nbytes} to {encoded.nbytes} bytes"
+        return Change(layer.name, f"now {encoded.operator.name}, {facts['sparsity']:.0%} sparse, {saved}", facts)
+
+    def _measure(
+        self, matrix: FloatArray, arrays: dict[str, npt.NDArray[Any]], operator: ops.Operator, layer: Linear
+    ) -> dict[str, Any]:
+        from sparsify import cost  # only who measures needs onnxruntime
+
+        rows = int(layer.node.meta.get("rows", self.rows))
+        found = cost.measure(matrix, arrays, operator, rows=rows, threads=self.threads)
+        return {
+            "rows": rows,
+            "dense_ms": found.dense_ms,
+            "rewritten_ms": found.rewritten_ms,
+            "speedup": found.speedup,
+        }
+
+    def _too_slow(self, facts: Mapping[str, Any]) -> str:
+        """The verdict with both times and the sparsity from which on it could turn.
+
+        If all of the operator's time were spent on non-zeros, it would need (1 - s') / (1 - s) =
+        dense / (rewritten * min_speedup). What it spends otherwise makes the true break-even higher.
+        """
+        needed = 1 - (1 - facts["sparsity"]) * facts["dense_ms"] / (facts["rewritten_ms"] * self.min_speedup)
+        return (
+            f"{facts['rewritten_ms']:.3f} ms against {facts['dense_ms']:.3f} ms dense at {facts['rows']} rows: "
+            f"{facts['speedup']:.2f}x, less than the {self.min_speedup:g}x asked for; "
+            f"it would need to be more than {needed:.0%} sparse"
+        )
+
+
+def _replace(
+    scope: _Scope, layer: Linear, operator: ops.Operator, arrays: dict[str, npt.NDArray[Any]], add_bias: bool
+) -> None:
+    """Put the operator in the place of the layer's node; `add_bias`: C could not become part of it."""
+    new: list[ir.Node] = []
+    x = layer.x
+    if layer.transposed_x:
+        new.append(ir.node("Transpose", [x], {"perm": [1, 0]}, name=f"{layer.name}/transpose"))
+        x = _named(scope, new[-1], f"{layer.output.name}/x_transposed")
+        x.type = layer.x.type
+    new.append(ir.Node(ops.DOMAIN, operator.name, [x, *_inputs(scope, layer, arrays)], name=layer.name))
+    new[-1].meta.update(layer.node.meta)
+    new[-1].metadata_props.update(layer.node.metadata_props)
+    if add_bias and layer.bias is not None:
+        product = _named(scope, new[-1], f"{layer.output.name}/product")
+        product.type, product.shape = layer.output.type, layer.output.shape
+        new += _add(scope, layer, layer.bias, product)
+    substitute([layer.node], new)
+
+
+def _inputs(scope: _Scope, layer: Linear, arrays: dict[str, npt.NDArray[Any]]) -> list[ir.Value]:
+    """The operator's constant inputs; all but the bias are shared between uses of the same weight."""
+    graph = graph_of(layer.node)
+    key = (graph, id(layer.source), layer.transposed, layer.alpha)
+    stem = layer.source.name or layer.name
+    if key not in scope.shared:
+        made = {n: add_initializer(graph, a, f"{stem}.{n}", scope.taken) for n, a in arrays.items() if n != "bias"}
+        scope.shared[key] = made, layer.source
+    values, _ = scope.shared[key]
+    bias = add_initializer(graph, arrays["bias"], f"{layer.output.name}.bias", scope.taken)
+    return [*values.values(), bias]
+
+
+def _add(scope: _Scope, layer: Linear, c: ir.Value, product: ir.Value) -> list[ir.Node]:
+    """Nodes that compute product + beta * c."""
+    graph = graph_of(layer.node)
+    if layer.beta == 1:
+        return [ir.node("Add", [product, c], name=f"{layer.name}/add")]
+    beta = np.float32(layer.beta)
+    if (known := constant(c)) is not None:
+        scaled = add_initializer(graph, beta * known, f"{c.name}.scaled", scope.taken)
+        return [ir.node("Add", [product, scaled], name=f"{layer.name}/add")]
+    factor = add_initializer(graph, np.array(beta), f"{layer.output.name}/beta", scope.taken)
+    scale = ir.node("Mul", [c, factor], name=f"{layer.name}/scale")
+    scaled = _named(scope, scale, f"{layer.output.name}/scaled")
+    scaled.type = c.type
+    return [scale, ir.node("Add", [product, scaled], name=f"{layer.name}/add")]
+
+
+def _named(scope: _Scope, node: ir.Node, stem: str) -> ir.Value:
+    """The output of `node`, under a fresh name."""
+    node.outputs[0].name = fresh_name(scope.taken, stem)
+    return node.outputs[0]

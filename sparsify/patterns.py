@@ -1,0 +1,126 @@
+"""Which weights of W [K, N] may be non-zero: anywhere, or N of every M consecutive inputs of a column.
+
+N:M blocks run along K and start at row 0. Where M does not divide K the last block has L < M rows
+and keeps ceil(N * L / M) of them, so that no column's tail is emptied.
+
+Ties are broken towards the lower row, then the lower column: the same scores give the same mask.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """At most `n` non-zero weights in every `m` consecutive inputs of a column; anywhere when `m` is 0."""
+
+    n: int = 0
+    m: int = 0
+
+    def __post_init__(self) -> None:
+        if self.m and not 0 < self.n < self.m:
+            raise ValueError(f"a pattern N:M needs 0 < N < M, got {self.n}:{self.m}")
+        if not self.m and self.n:
+            raise ValueError("a pattern without blocks has no N")
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """`unstructured`, or `N:M` such as `16:64`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if text == "unstructured":
+            return cls()
+        if (match := re.fullmatch(r"(\d+):(\d+)", text)) is None or match[2] == "0":
+            raise ValueError(f"a pattern is `unstructured` or `N:M` such as `16:64`, got `{text}`")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}" if self.m else "unstructured"
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of zeros that the pattern implies; None if it implies none."""
+        return 1 - self.n / self.m if self.m else None
+
+    def project(self, scores: Scores, sparsity: float = 0.0) -> Mask:
+        """The mask [K, N] of weights to keep: those of the highest `scores` [K, N] that the pattern allows.
+
+        Args:
+            scores: importance of each weight, no NaN.
+            sparsity: share of zeros, 0 to 1; not used by N:M, which implies its own.
+
+        Raises:
+            ValueError: `scores` is no matrix or holds a NaN, or `sparsity` is not in [0, 1].
+        """
+        if scores.ndim != 2 or np.isnan(scores).any():
+            raise ValueError("scores must be a matrix without NaN")
+        if self.m:
+            return self._project_blocks(scores)
+        if not 0 <= sparsity <= 1:
+            raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
+        keep = scores.size - round(sparsity * scores.size)
+        return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
+
+    def satisfied(self, mask: Mask) -> bool:
+        """Whether the non-zeros in `mask` [K, N] are allowed."""
+        if not self.m:
+            return True
+        return bool((_counts(mask, self.m) <= self._allowed(len(mask))[:, None]).all())
+
+    def _project_blocks(self, scores: Scores) -> Mask:
+        k, columns = scores.shape
+        full = k - k % self.m
+        blocks = scores[:full].reshape(-1, self.m, columns)
+        parts = [_highest(blocks, self.n).reshape(full, columns)]
+        if full < k:
+            parts.append(_highest(scores[None, full:], int(self._allowed(k)[-1]))[0])
+        return np.concatenate(parts)
+
+    def _allowed(self, k: int) -> npt.NDArray[np.int64]:
+        """Non-zeros allowed in each block of a column of `k` rows."""
+        lengths = np.minimum(self.m, k - np.arange(0, k, self.m))
+        return -(-self.n * lengths // self.m)
+
+
+def tightest(mask: Mask, m: int = 64) -> Pattern | None:
+    """The pattern N:m of the smallest N that `mask` [K, N] satisfies; None if only a full block will do."""
+    counts = _counts(mask, m)
+    if not counts.size:
+        return None
+    lengths = np.minimum(m, len(mask) - np.arange(0, len(mask), m))
+    # ceil(N * L / m) >= c holds from N = floor((c - 1) * m / L) + 1 on.
+    needed = np.where(counts > 0, (counts - 1) * m // lengths[:, None] + 1, 1)
+    n = int(needed.max())
+    return Pattern(n, m) if n < m else None
+
+
+def _counts(mask: Mask, m: int) -> npt.NDArray[np.int64]:
+    """Non-zeros [ceil(K/m), N] in each block of each column."""
+    starts = np.arange(0, len(mask), m)
+    if not mask.size:
+        return np.zeros((len(starts), mask.shape[1]), np.int64)
+    return np.add.reduceat(mask, starts, axis=0, dtype=np.int64)
+
+
+def _highest(scores: Scores, keep: int) -> Mask:
+    """Of scores [B, L, N] the `keep` highest along L; the earlier of equals."""
+    length = scores.shape[1]
+    if keep >= length or not scores.size:
+        return np.ones(scores.shape, bool)
+    if keep == 0:
+        return np.zeros(scores.shape, bool)
+    bound = np.partition(scores, length - keep, axis=1)[:, length - keep, None]
+    above = scores > bound
+    ties = scores == bound
+    room = keep - above.sum(axis=1, keepdims=True)
+    return np.asarray(above | (ties & (np.cumsum(ties, axis=1) <= room)))

@@ -1,0 +1,190 @@
+"""Every report as the same few tables, whatever it is then written as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsify.report import units
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be drawn. A column whose name starts with `>` holds numbers: it is aligned to the right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.lstrip(">") for column in self.columns)
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        return tuple(column.startswith(">") for column in self.columns)
+
+
+def headline(report: Report) -> str:
+    """The one sentence that the report comes down to."""
+    return str(report.get("summary", ""))
+
+
+def tables(report: Report) -> list[Table]:
+    """The tables of a report of any kind; empty ones are left out."""
+    return [table for table in _KINDS[report["kind"]](report) if table.rows]
+
+
+def _optimize(report: Report) -> Iterator[Table]:
+    yield _models(report)
+    yield from _drift(report)
+    yield nodes(report["nodes"])
+    yield _passes(report["passes"])
+
+
+def _audit(report: Report) -> Iterator[Table]:
+    yield from _drift(report)
+    yield _layers(report.get("layers") or [])
+
+
+def _models(report: Report) -> Table:
+    """Size and latency of the input and of the result."""
+    latency = report["latency"] or {"base": {}, "candidate": {}, "speedup": None}
+    rows = [
+        (
+            label,
+            units.size(report["size"][key]),
+            units.milliseconds(latency[key].get("median_ms")),
+            _spread(latency[key]),
+            units.ratio(latency["speedup"]) if key == "candidate" else "",
+        )
+        for label, key in (("input", "base"), ("result", "candidate"))
+    ]
+    on = f", measured on {latency['measured_on']}" if latency.get("measured_on") else ""
+    return Table(
+        f"Models ({report['threads']} threads{on})",
+        ("model", ">size", ">latency", ">middle half", ">speedup"),
+        tuple(rows),
+    )
+
+
+def _spread(timing: dict[str, float]) -> str:
+    if not timing:
+        return ""
+    return f"{units.digits(timing['p25_ms'])} to {units.milliseconds(timing['p75_ms'])}"
+
+
+def _drift(report: Report) -> Iterator[Table]:
+    drift = report.get("drift")
+    if not drift:
+        return
+    rows = [
+        (
+            output,
+            metric,
+            units.number(figure["value"]),
+            f"{units.number(figure['low'])} to {units.number(figure['high'])}",
+        )
+        for output, found in drift["outputs"].items()
+        for metric, figure in found["metrics"].items()
+    ]
+    samples = drift.get("samples")
+    title = "Drift" if samples is None else f"Drift over {samples} held-out samples"
+    yield Table(title, ("output", "metric", ">value", ">95 % interval"), tuple(rows))
+    verdicts = [
+        (v["budget"], v["output"], units.number(v["bound"]), "holds" if v["passed"] else "BROKEN")
+        for v in drift.get("verdicts") or []
+    ]
+    yield Table("Budgets", ("budget", "output", ">bound against it", "verdict"), tuple(verdicts))
+
+
+def nodes(found: Sequence[dict[str, Any]]) -> Table:
+    """What became of each node, and why."""
+    rows = [
+        (
+            n["name"],
+            units.shape(n["shape"]),
+            n["decision"],
+            units.share(n["sparsity"]),
+            units.milliseconds(n["dense_ms"]),
+            units.milliseconds(n["rewritten_ms"]),
+            n["reason"] or "",
+        )
+        for n in found
+    ]
+    columns = ("node", ">K x N", "decision", ">zeros", ">dense", ">rewritten", "why")
+    return Table("Nodes", columns, tuple(rows))
+
+
+def _passes(steps: Sequence[dict[str, Any]]) -> Table:
+    rows = [
+        (
+            s["pass"],
+            str(s["changes"]),
+            str(s["refusals"]),
+            " to ".join(map(str, s["nodes"])),
+            " to ".join(units.size(b) for b in s["bytes"]),
+            units.seconds(s["seconds"]),
+        )
+        for s in steps
+    ]
+    return Table("Passes", ("pass", ">changes", ">refusals", ">nodes", ">size", ">time"), tuple(rows))
+
+
+def _layers(found: Sequence[dict[str, Any]]) -> Table:
+    rows = [(r["node"], r["op"], units.number(r["own"]), units.number(r["accumulated"])) for r in found]
+    return Table("Layers (relative L2 error)", ("node", "operator", ">own", ">accumulated"), tuple(rows))
+
+
+def _bench(report: Report) -> Iterator[Table]:
+    rows = [
+        (
+            m["name"],
+            units.size(m["bytes"]),
+            units.milliseconds(m["median_ms"]),
+            _spread(m),
+            units.ratio(m["ratio"]),
+        )
+        for m in report["models"]
+    ]
+    title = f"Latency ({report['threads']} threads, {report['runs']} runs each, interleaved; {report['measured_on']})"
+    yield Table(title, ("model", ">size", ">median", ">middle half", ">times the first"), tuple(rows))
+
+
+def _inspect(report: Report) -> Iterator[Table]:
+    facts = report["model"]
+    rows = [
+        ("size", units.size(facts["bytes"])),
+        ("nodes", str(facts["nodes"])),
+        ("linear layers", str(facts["linear"])),
+        ("share of the weights in them", units.share(facts["linear_share"])),
+        ("opset", str(facts["opset"])),
+    ]
+    yield Table("Model", ("what", ">value"), tuple(rows))
+    layers = [
+        (
+            n["name"],
+            units.shape(n["shape"]),
+            units.share(n["zeros"]),
+            units.milliseconds(n["dense_ms"]),
+            units.ratio(n["speedup_o2"]),
+            units.ratio(n["speedup_o3"]),
+            n["note"] or "",
+        )
+        for n in report["nodes"]
+    ]
+    yield Table(
+        f"Linear layers ({report['rows']} rows, {report['threads']} threads)",
+        ("node", ">K x N", ">zeros", ">dense", ">-O2", ">-O3", "note"),
+        tuple(layers),
+    )
+
+
+def _facts(report: Report) -> Iterator[Table]:
+    yield Table(report["title"], ("what", "value"), tuple((k, str(v)) for k, v in report["facts"].items()))
+
+
+_KINDS = {"optimize": _optimize, "audit": _audit, "bench": _bench, "inspect": _inspect, "facts": _facts}
