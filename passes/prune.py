@@ -15,6 +15,8 @@ from sparsify.patterns import Pattern
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers import magnitude
 
+_HALF = Pattern(32, 64)
+
 
 @dataclass(frozen=True)
 class Prune(Pass):
@@ -42,7 +44,7 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
 
-    pattern: Pattern = Pattern(32, 64)  # `unstructured` or N:M
+    pattern: Pattern = _HALF  # `unstructured` or N:M
     sparsity: float = 0.0  # share of zeros, for `unstructured`; N:M implies its own
     min_size: int = 4096  # weights; smaller matrices are left alone
 

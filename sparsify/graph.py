@@ -279,6 +279,13 @@ def set_input(node: ir.Node, index: int, value: ir.Value) -> None:
         drop_unused(before)
 
 
+def set_weight(layer: Linear, weight: FloatArray, taken: set[str]) -> None:
+    """Let the node of `layer` use W [K, N], in a new initializer that it reads directly."""
+    stored = weight.T if layer.node.attributes.get_int("transB", 0) else weight
+    stem = layer.source.name or layer.name
+    set_input(layer.node, 1, add_initializer(graph_of(layer.node), stored, stem, taken))
+
+
 def _stored(value: ir.Value | None) -> tuple[ir.Value, ir.TensorProtocol, list[tuple[int, ...]]] | None:
     """Where a constant is stored, its tensor, and the permutations between there and `value`, in order."""
     if value is None or value.is_graph_input():

@@ -137,19 +137,12 @@ def _replace(
     scope: _Scope, layer: Linear, operator: ops.Operator, arrays: dict[str, npt.NDArray[Any]], add_bias: bool
 ) -> None:
     """Put the operator in the place of the layer's node; `add_bias`: C could not become part of it."""
-    new: list[ir.Node] = []
-    x = layer.x
-    if layer.transposed_x:
-        new.append(ir.node("Transpose", [x], {"perm": [1, 0]}, name=f"{layer.name}/transpose"))
-        x = _named(scope, new[-1], f"{layer.output.name}/x_transposed")
-        x.type = layer.x.type
+    x, new = activations_of(layer, scope.taken)
     new.append(ir.Node(ops.DOMAIN, operator.name, [x, *_inputs(scope, layer, arrays)], name=layer.name))
     new[-1].meta.update(layer.node.meta)
     new[-1].metadata_props.update(layer.node.metadata_props)
-    if add_bias and layer.bias is not None:
-        product = _named(scope, new[-1], f"{layer.output.name}/product")
-        product.type, product.shape = layer.output.type, layer.output.shape
-        new += _add(scope, layer, layer.bias, product)
+    if add_bias:
+        new += bias_nodes(layer, new[-1].outputs[0], scope.taken)
     substitute([layer.node], new)
 
 
@@ -166,23 +159,37 @@ def _inputs(scope: _Scope, layer: Linear, arrays: dict[str, npt.NDArray[Any]]) -
     return [*values.values(), bias]
 
 
-def _add(scope: _Scope, layer: Linear, c: ir.Value, product: ir.Value) -> list[ir.Node]:
-    """Nodes that compute product + beta * c."""
-    graph = graph_of(layer.node)
-    if layer.beta == 1:
-        return [ir.node("Add", [product, c], name=f"{layer.name}/add")]
-    beta = np.float32(layer.beta)
-    if (known := constant(c)) is not None:
-        scaled = add_initializer(graph, beta * known, f"{c.name}.scaled", scope.taken)
-        return [ir.node("Add", [product, scaled], name=f"{layer.name}/add")]
-    factor = add_initializer(graph, np.array(beta), f"{layer.output.name}/beta", scope.taken)
-    scale = ir.node("Mul", [c, factor], name=f"{layer.name}/scale")
-    scaled = _named(scope, scale, f"{layer.output.name}/scaled")
-    scaled.type = c.type
-    return [scale, ir.node("Add", [product, scaled], name=f"{layer.name}/add")]
+def activations_of(layer: Linear, taken: set[str]) -> tuple[ir.Value, list[ir.Node]]:
+    """X [..., K] of `layer` in the orientation in which it is multiplied, and the nodes that bring it there."""
+    if not layer.transposed_x:
+        return layer.x, []
+    transpose = ir.node("Transpose", [layer.x], {"perm": [1, 0]}, name=f"{layer.name}/transpose")
+    x = named(transpose, f"{layer.output.name}/x_transposed", taken, layer.x.dtype)
+    return x, [transpose]
 
 
-def _named(scope: _Scope, node: ir.Node, stem: str) -> ir.Value:
-    """The output of `node`, under a fresh name."""
-    node.outputs[0].name = fresh_name(scope.taken, stem)
-    return node.outputs[0]
+def bias_nodes(layer: Linear, product: ir.Value, taken: set[str]) -> list[ir.Node]:
+    """Nodes that compute product + beta * C, the last giving the sum; none if the layer has no C.
+
+    `product` gets a name and, being of the layer's output's shape and type, those too.
+    """
+    if layer.bias is None:
+        return []
+    named(product, f"{layer.output.name}/product", taken, layer.output.dtype)
+    product.shape = layer.output.shape
+    c, graph, nodes = layer.bias, graph_of(layer.node), []
+    if layer.beta != 1 and (known := constant(c)) is not None:
+        c = add_initializer(graph, np.float32(layer.beta) * known, f"{c.name}.scaled", taken)
+    elif layer.beta != 1:
+        beta = add_initializer(graph, np.array(layer.beta, np.float32), f"{layer.output.name}/beta", taken)
+        nodes.append(ir.node("Mul", [c, beta], name=f"{layer.name}/scale"))
+        c = named(nodes[0], f"{layer.output.name}/scaled", taken, layer.output.dtype)
+    return [*nodes, ir.node("Add", [product, c], name=f"{layer.name}/add")]
+
+
+def named(made: ir.Node | ir.Value, stem: str, taken: set[str], dtype: ir.DataType | None) -> ir.Value:
+    """A new value, or the only output of a new node, under a fresh name and with its type."""
+    value = made.outputs[0] if isinstance(made, ir.Node) else made
+    value.name = fresh_name(taken, stem)
+    value.type = None if dtype is None else ir.TensorType(dtype)
+    return value

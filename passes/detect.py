@@ -1,0 +1,59 @@
+"""Look, and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsify.graph import Linear
+from sparsify.patterns import tightest
+from sparsify.rewrite import Event, Finding, Pass, Refusal, layers
+
+
+@dataclass(frozen=True)
+class Detect(Pass):
+    """Finds the linear layers of a model, and how sparse they already are.
+
+    What:
+        One finding for each linear layer, with shape [K, N], sparsity, the tightest pattern N:`block` that its
+        zeros satisfy, and bytes.
+    When it fires:
+        Every MatMul and Gemm with a constant fp32 matrix. The model is never modified.
+    When it refuses:
+        Every other MatMul and Gemm, with the reason why no pass can rewrite it.
+    Mathematics:
+        sparsity = 1 - nnz / (K N).
+    Cost:
+        Reads each weight once.
+    Drift:
+        None.
+    Source:
+        None.
+    """
+
+    name: ClassVar[str] = "detect"
+
+    block: int = 64  # M of the N:M pattern looked for, in weights
+
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        for layer in layers(model):
+            yield layer if isinstance(layer, Refusal) else self._look(layer)
+
+    def _look(self, layer: Linear) -> Finding:
+        mask = layer.matrix() != 0
+        k, n = layer.shape
+        sparsity = 1 - np.count_nonzero(mask) / mask.size
+        pattern = tightest(mask, self.block)
+        facts = {
+            "op": layer.node.op_type,
+            "shape": [k, n],
+            "sparsity": sparsity,
+            "pattern": None if pattern is None else str(pattern),
+            "bytes": layer.tensor.nbytes,
+        }
+        satisfied = f", satisfies {pattern}" if pattern is not None else ""
+        return Finding(layer.name, f"{layer.node.op_type} {k}x{n}, {sparsity:.0%} sparse{satisfied}", facts)
