@@ -19,12 +19,11 @@ from pathlib import Path
 from statistics import median
 
 import onnxruntime
-from rich.console import Console
-from rich.table import Table
 
 import sparsify
 from models.subjects import dynamic_int8, feeds_of, minilm
-from sparsify import kernels, runtime
+from sparsify import kernels, report, runtime
+from sparsify.cli import talk
 
 PASSES = "cleanup,prune{pattern=16:64},sparse-int8,fuse-epilogue"
 LAYERS = 18
@@ -72,16 +71,17 @@ def _measure(folder: Path, rounds: int) -> tuple[dict[str, runtime.Timing], dict
 
 
 def _print(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
-    title = "paraphrase-MiniLM-L3, 8 x 128, 1 thread"
-    table = Table("", "size", "median", "middle half", "sparsify is", "target", title=title)
+    rows = []
     for name, time in timings.items():
-        ratio = f"{ratios[name]:.2f}x faster" if name in ratios else ""
-        verdict = (
-            f">= {TARGETS[name]}x {'held' if ratios[name] >= TARGETS[name] else 'MISSED'}" if name in ratios else ""
-        )
-        spread = f"{time.p25_ms:.2f} to {time.p75_ms:.2f} ms"
-        table.add_row(name, f"{sizes[name] / 1e6:.1f} MB", f"{time.median_ms:.2f} ms", spread, ratio, verdict)
-    Console(highlight=False).print(table)
+        against = ("", "") if name == OURS else (f"{ratios[name]:.2f}x", _verdict(ratios[name], TARGETS[name]))
+        latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f} ms"
+        rows.append((name, f"{sizes[name] / 1e6:.1f} MB", *latency, *against))
+    columns = ("", ">size", ">median", ">middle half", ">sparsify is faster by", "target")
+    talk.show_table(report.Table("paraphrase-MiniLM-L3-v2, 8 x 128, 1 thread", columns, tuple(rows)))
+
+
+def _verdict(ratio: float, target: float) -> str:
+    return f"{target}x {'held' if ratio >= target else 'MISSED'}"
 
 
 def _write(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
