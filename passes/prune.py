@@ -122,8 +122,6 @@ def _store(layer: Linear, weight: FloatArray) -> None:
     """Put W [K, N] where the weight of `layer` is stored, in the orientation in which it is stored."""
     stored = np.ascontiguousarray(weight.T if layer.transposed else weight)
     tensor = ir.tensor(stored, name=layer.tensor.name)
-    node = layer.source.producer()
-    if node is None:
-        layer.source.const_value = tensor
-    else:
+    layer.source.const_value = tensor  # of a Constant node it is a copy that other passes may look at
+    if (node := layer.source.producer()) is not None:
         node.attributes["value"] = ir.AttrTensor("value", tensor)
