@@ -68,7 +68,7 @@ def report_of(
         "base": facts.model(base),
         "candidate": facts.model(candidate),
         "drift": drift,
-        "layers": facts.layers(found),
+        "layers": facts.finite(found.to_dict())["layers"],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 import sparsify
-from sparsify import kernels, modelio, runtime
+from sparsify import kernels, modelio, passes, runtime
 from sparsify.audit import DriftReport
 from sparsify.machine import machine
 
@@ -59,19 +58,14 @@ def latency(
 
 
 def drift(found: DriftReport) -> dict[str, Any]:
-    """Drift per output and metric with bounds, and the verdict of each budget."""
-    return dict(finite(found.to_dict()))
-
-
-def layers(found: DriftReport) -> list[dict[str, Any]]:
-    """One row a node: `node`, `op`, `own`, `accumulated`; empty when not asked for."""
-    return list(finite(found.to_dict()).get("layers") or [])
+    """Drift per output and metric with bounds, the verdict of each budget, and what a reader must know."""
+    return {k: v for k, v in finite(found.to_dict()).items() if k != "layers"}
 
 
 def verdict(found: dict[str, Any]) -> str:
     """What the budgets say, in one sentence."""
     verdicts = found.get("verdicts") or []
-    broken = [f"{v['budget']} on `{v['output']}` ({v['bound']})" for v in verdicts if not v["passed"]]
+    broken = [v["what"] for v in verdicts if not v["passed"]]
     if broken:
         return f"over budget: {'; '.join(broken)}"
     return "inside every budget" if verdicts else "no budget was set"
@@ -101,13 +95,20 @@ def stamp(
     """Write into the model what made it. Only what is the same in every run: no date, no time measured."""
     facts = {
         "version": sparsify.__version__,
-        "source_sha256": modelio.digest(source),
+        "source": f"sha256:{modelio.digest(source)}",
         "pipeline": pipeline,
-        "budget": ",".join(map(str, budgets)),
-        "drift": "" if drift is None else json.dumps(finite(drift.to_dict()), sort_keys=True),
+        "budget": " ".join(map(str, budgets)),
+        "drift": "" if drift is None else _drift_text(drift),
     }
-    for name, value in facts.items():
-        model.metadata_props[f"sparsify.{name}"] = value
+    passes.resolve("stamp")(**facts)(model)
+
+
+def _drift_text(found: DriftReport) -> str:
+    """`output: metric value (low to high), ...; ...` in four digits: more would be noise."""
+    return "; ".join(
+        f"{name}: " + ", ".join(f"{m} {e.value:.4g} ({e.low:.4g} to {e.high:.4g})" for m, e in output.metrics.items())
+        for name, output in found.outputs.items()
+    )
 
 
 def finite(value: Any) -> Any:

@@ -29,7 +29,7 @@ def run(
         report.check(file)
     with talk.progress(quiet=quiet) as listener:
         listener(0, 1, "audit")
-        found = api.audit_report(base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads)
+        found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads)
     talk.show(found)
     for file in reports or []:
         report.write(found, file)

@@ -24,8 +24,9 @@ def run(
     for file in reports or []:
         report.check(file)
     with talk.progress(quiet=quiet) as listener:
-        listener(0, 1, "bench")
-        found = api.bench(models, data, threads=threads, seed=seed)
+        found = api.compare(
+            models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
+        )
     talk.show(found)
     for file in reports or []:
         report.write(found, file)

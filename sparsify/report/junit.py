@@ -29,5 +29,5 @@ def _cases(report: Report) -> Iterator[xml.Element]:
         name = f"{verdict['budget']} @ {verdict['output']}"
         case = xml.Element("testcase", classname=f"sparsify.{report['kind']}.budget", name=name)
         if not verdict["passed"]:
-            xml.SubElement(case, "failure", message=f"the bound against it is {verdict['bound']}")
+            xml.SubElement(case, "failure", message=verdict["what"])
         yield case

@@ -84,6 +84,7 @@ def _drift(report: Report) -> Iterator[Table]:
     rows = [
         (
             output,
+            str(found["samples"]),
             metric,
             units.number(figure["value"]),
             f"{units.number(figure['low'])} to {units.number(figure['high'])}",
@@ -91,9 +92,7 @@ def _drift(report: Report) -> Iterator[Table]:
         for output, found in drift["outputs"].items()
         for metric, figure in found["metrics"].items()
     ]
-    samples = drift.get("samples")
-    title = "Drift" if samples is None else f"Drift over {samples} held-out samples"
-    yield Table(title, ("output", "metric", ">value", ">95 % interval"), tuple(rows))
+    yield Table("Drift", ("output", ">samples", "metric", ">value", ">95 % interval"), tuple(rows))
     verdicts = [
         (v["budget"], v["output"], units.number(v["bound"]), "holds" if v["passed"] else "BROKEN")
         for v in drift.get("verdicts") or []
@@ -143,15 +142,16 @@ def _bench(report: Report) -> Iterator[Table]:
     rows = [
         (
             m["name"],
-            units.size(m["bytes"]),
-            units.milliseconds(m["median_ms"]),
-            _spread(m),
-            units.ratio(m["ratio"]),
+            units.size(m["size_bytes"]),
+            units.milliseconds(m["latency"]["median_ms"]),
+            _spread(m["latency"]),
+            units.ratio(m["speedup"]["median"]),
+            "native" if m["native"] else "onnxruntime's",
         )
         for m in report["models"]
     ]
-    title = f"Latency ({report['threads']} threads, {report['runs']} runs each, interleaved; {report['measured_on']})"
-    yield Table(title, ("model", ">size", ">median", ">middle half", ">times the first"), tuple(rows))
+    title = f"Latency ({report['threads']} threads, in turns, measured on {report['measured_on']})"
+    yield Table(title, ("model", ">size", ">median", ">middle half", ">speed", "kernels"), tuple(rows))
 
 
 def _inspect(report: Report) -> Iterator[Table]:
