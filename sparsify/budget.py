@@ -109,7 +109,10 @@ def parse(text: str) -> Budget:
         limit = float(found["number"])
     except ValueError:
         _refuse(text, f"not a number: `{found['number'].strip()}`", "for example `cosine>=0.99`")
-    budget = Budget(metric, limit, None if output is None else output.strip())
+    try:
+        budget = Budget(metric, limit, None if output is None else output.strip())
+    except UsageError as error:
+        _refuse(text, error.what, error.hint)  # in the words that were written
     if sign != METRICS[metric].sign:
         better = "higher" if METRICS[metric].higher_is_better else "lower"
         _refuse(text, f"`{metric}` is better when it is {better}", f"write `{budget}`")

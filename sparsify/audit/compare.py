@@ -112,7 +112,6 @@ class _Drift:
             self.name,
             len(samples),
             metrics.intervals(samples, names, seed),
-            # Equal NaNs count as differing elements in MATCHES, so that they hide nothing.
             exact=bool(total[Sum.MATCHES] == total[Sum.SIZE]),
             mismatches=int(total[Sum.MISMATCHES]),
             unseen_share=metrics.unseen_share(len(samples)),

@@ -32,12 +32,12 @@ from sparsify.runtime.source import graphs_in
 
 CHUNK_BYTES = 256 * 2**20  # of the values of one chunk in one model on the first feed
 _OWN = "sparsify_own:"
-_ELEMENTS = {
+_ELEMENTS: dict[str, int] = {
     "tensor(float)": onnx.TensorProto.FLOAT,
     "tensor(double)": onnx.TensorProto.DOUBLE,
     "tensor(float16)": onnx.TensorProto.FLOAT16,
 }
-_BYTES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2}
+_BYTES: dict[int, int] = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2}
 
 
 @dataclass(frozen=True)

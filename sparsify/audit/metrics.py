@@ -27,6 +27,7 @@ Each sample leaves one row of sums behind and its outputs are dropped, so memory
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def sums(base: Array, candidate: Array, samples: int) -> Floats:
             hits = (base.argmax(-1) == candidate.argmax(-1)) & ~bad.any(-1)
             found[:, Sum.HITS] = hits.reshape(samples, -1).sum(axis=1)
             found[:, Sum.ROWS] = hits.size // samples
-        b, c, bad = (a.reshape(samples, -1) for a in (b, c, bad))
+        b, c, bad = b.reshape(samples, -1), c.reshape(samples, -1), bad.reshape(samples, -1)
         d = c - b
         found[:, Sum.MATCHES] = ((d == 0) & ~bad).sum(axis=1)
         found[:, Sum.BASE], found[:, Sum.ERROR] = (b * b).sum(axis=1), (d * d).sum(axis=1)
@@ -114,10 +115,10 @@ def comparable(base: Array, candidate: Array) -> tuple[Floats, Floats, npt.NDArr
     return b, c, bad
 
 
-def relative_l2(base: Floats, error: Floats) -> Floats:
+def relative_l2(base: npt.ArrayLike, error: npt.ArrayLike) -> Floats:
     """sqrt(error / base) of squared norms; 0 where there is no error, inf where there is one and no base."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error == 0, 0.0, np.sqrt(error / base))
+        return np.where(np.equal(error, 0), 0.0, np.sqrt(np.divide(error, base)))
 
 
 def names_classes(name: str) -> bool:
@@ -158,8 +159,8 @@ def intervals(samples: Floats, metrics: list[str], seed: int) -> dict[str, Estim
             found[name] = _largest(samples[:, Sum.MAX_ABS])
             continue
         value, spread = float(_OF_SUMS[name](total)), _OF_SUMS[name](resampled)
-        low = np.quantile(spread, _TAIL, method="lower")
-        high = np.quantile(spread, 1 - _TAIL, method="higher")
+        ordered = np.sort(spread)  # np.quantile interpolates even between infinities
+        low, high = ordered[math.floor(_TAIL * (len(spread) - 1))], ordered[math.ceil((1 - _TAIL) * (len(spread) - 1))]
         found[name] = Estimate(value, float(np.minimum(low, value)), float(np.maximum(high, value)))
     return found
 

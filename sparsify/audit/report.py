@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsify.audit.layers import LayerDrift
-from sparsify.audit.metrics import Estimate
+from sparsify.audit.metrics import CONFIDENCE, Estimate
 from sparsify.budget import METRICS, Budget
 from sparsify.errors import UsageError
 
@@ -113,7 +113,7 @@ class DriftReport:
             "notes": list(self.notes),
             "seed": self.seed,
             "threads": self.threads,
-            "confidence": 0.95,
+            "confidence": CONFIDENCE,
         }
 
 

@@ -74,10 +74,12 @@ def size_bytes(model: Source) -> int:
     if isinstance(model, bytes):
         return len(model)
     with opened(model) as skeleton:
-        own = Path(model).stat().st_size if isinstance(model, (str, Path)) else int(skeleton.proto.ByteSize())
+        own: int = skeleton.proto.ByteSize()
+        if isinstance(model, (str, Path)):
+            own = Path(model).stat().st_size
         if skeleton.folder is None:
             return own
-        files = {e.value for t in _external(skeleton.proto) for e in t.external_data if e.key == "location"}
+        files: set[str] = {e.value for t in _external(skeleton.proto) for e in t.external_data if e.key == "location"}
         return own + sum((skeleton.folder / f).stat().st_size for f in files)
 
 
