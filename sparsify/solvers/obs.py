@@ -1,0 +1,55 @@
+"""Prune by the optimal brain surgeon, input by input, each error pushed onto the inputs that are still to come.
+
+With L = (H + damping)^-1 and its Cholesky factor L = U^T U, U upper triangular, for inputs k = 0, 1, ...:
+
+    score_kn = w_kn^2 / U_kk^2                      decided for a block of inputs when its first is reached
+    e_n = (w_kn - w'_kn) / U_kk,   w_jn -= e_n U_kj   for all j > k
+
+Source: Hassibi, Stork, "Optimal Brain Surgeon", 1993; Frantar, Alistarh, "SparseGPT", 2023, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from sparsify.patterns import Mask, Pattern
+from sparsify.solvers.moments import normalized
+
+F32 = npt.NDArray[np.float32]
+
+DAMPING = 0.01
+BLOCK = 128  # inputs whose mask is decided together when the pattern is unstructured
+
+
+def prune(weight: F32, moment: npt.NDArray[np.floating], pattern: Pattern, sparsity: float = 0.0) -> tuple[Mask, F32]:
+    """The mask [K, N] and W' float32 [K, N]; arguments and errors as in `admm.prune`."""
+    if moment.shape != (weight.shape[0], weight.shape[0]) or not np.isfinite(weight).all():
+        raise ValueError("weights must be finite [K, N] and the moment [K, K]")
+    scaled_moment, scale = normalized(moment, DAMPING)
+    inverse = scipy.linalg.inv(scaled_moment.astype(np.float64))
+    upper = scipy.linalg.cholesky((inverse + inverse.T) / 2)
+    current = weight.astype(np.float64) * scale[:, None]
+    mask = np.zeros(weight.shape, bool)
+    block = pattern.m or BLOCK
+    for first in range(0, len(weight), block):
+        last = min(first + block, len(weight))
+        rows = slice(first, last)
+        scores = (current[rows] / np.diag(upper)[rows, None]) ** 2
+        mask[rows] = pattern.project(scores, sparsity)
+        errors = _prune_block(current[rows], mask[rows], upper[rows, rows])
+        current[last:] -= upper[rows, last:].T @ errors
+    back = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    return mask, np.asarray(np.where(mask, current, 0) * back[:, None], np.float32)
+
+
+def _prune_block(rows: npt.NDArray[np.float64], mask: Mask, upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Prune `rows` [B, N] in place; the errors [B, N] that later inputs are to make good."""
+    errors = np.zeros_like(rows)
+    for k in range(len(rows)):
+        kept = np.where(mask[k], rows[k], 0)
+        errors[k] = (rows[k] - kept) / upper[k, k]
+        rows[k + 1 :] -= np.outer(upper[k, k + 1 :], errors[k])
+        rows[k] = kept
+    return errors

@@ -1,0 +1,114 @@
+"""Solvers on plain arrays: what they keep, what they minimise, and inputs that are not nice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsify.patterns import Pattern
+from sparsify.solvers import admm, magnitude, obs
+from sparsify.solvers.moments import normalized, relative_error
+from sparsify.solvers.refit import refit
+
+PATTERNS = ["32:64", "16:64", "2:4", "unstructured"]
+
+
+def correlated(tokens: int, k: int, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """W [K, N], X [T, K] whose inputs depend on each other as activations do, H."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((tokens, k // 4)) @ rng.standard_normal((k // 4, k)) + rng.standard_normal((tokens, k))
+    x *= rng.uniform(0.1, 10, k)
+    w = rng.standard_normal((k, n)).astype(np.float32)
+    return w, x, x.T @ x
+
+
+@pytest.mark.parametrize("pattern", [Pattern.parse(p) for p in PATTERNS], ids=str)
+@pytest.mark.parametrize("solver", [admm.prune, obs.prune], ids=["admm", "obs"])
+@settings(deadline=None, max_examples=8)
+@given(k=st.sampled_from([64, 70, 128, 200]), n=st.integers(1, 20), tokens=st.sampled_from([0, 3, 50, 500]))
+def test_solvers_keep_the_pattern(solver, pattern: Pattern, k: int, n: int, tokens: int) -> None:
+    w, _, h = correlated(tokens, k, n)
+    mask, pruned = solver(w, h, pattern, 0.5)
+    assert pattern.satisfied(mask)
+    assert np.isfinite(pruned).all()
+    assert not pruned[~mask].any()
+    if not pattern.m:
+        assert abs((~mask).mean() - 0.5) <= 1 / (2 * min(obs.BLOCK, k % obs.BLOCK or obs.BLOCK) * n)
+
+
+@pytest.mark.parametrize("pattern", [Pattern.parse(p) for p in PATTERNS], ids=str)
+def test_each_solver_is_better_than_the_one_before(pattern: Pattern) -> None:
+    w, _, h = correlated(1000, 256, 64)
+    errors = [
+        relative_error(w, pruned, h)
+        for _, pruned in (
+            magnitude.prune(w, pattern, 0.5),
+            obs.prune(w, h, pattern, 0.5),
+            admm.prune(w, h, pattern, 0.5),
+        )
+    ]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_relative_error_is_that_of_the_outputs() -> None:
+    w, x, h = correlated(300, 64, 8)
+    changed = np.where(np.abs(w) > 0.5, w, 0)
+    direct = np.sum((x @ changed - x @ w) ** 2) / np.sum((x @ w) ** 2)
+    # Both are float64 sums of about 300 * 64 terms; H has a condition that the outputs do not see.
+    assert relative_error(w, changed, h) == pytest.approx(direct, rel=1e-9)
+    assert relative_error(w, w, h) == 0
+    assert relative_error(np.zeros_like(w), w, h) == float("inf")
+
+
+def test_refit_reaches_the_least_squares_solution_of_every_column() -> None:
+    w, _, h = correlated(2000, 64, 6)
+    moment, scale = normalized(h, 0.01)
+    scaled = w * scale[:, None]
+    mask = np.random.default_rng(0).random(w.shape) < 0.5
+    fitted = refit(scaled, np.where(mask, scaled, 0).astype(np.float32), mask, moment, iterations=100)
+    for column in range(w.shape[1]):
+        support = mask[:, column]
+        exact = np.linalg.solve(
+            moment[np.ix_(support, support)].astype(np.float64),
+            (moment.astype(np.float64) @ scaled[:, column])[support],
+        )
+        # Conjugate gradients in float32 end within a few eps * condition of the solution: condition < 100 by damping.
+        assert (
+            np.abs(fitted[support, column] - exact).max() <= 100 * 16 * np.finfo(np.float32).eps * np.abs(exact).max()
+        )
+
+
+def test_refit_never_ends_above_its_start() -> None:
+    w, _, h = correlated(500, 128, 16)
+    moment, scale = normalized(h, 0.01)
+    scaled = w * scale[:, None]
+    mask, _ = magnitude.prune(scaled, Pattern.parse("16:64"))
+    start = np.where(mask, scaled, 0).astype(np.float32)
+    assert relative_error(scaled, refit(scaled, start, mask, moment), moment) < relative_error(scaled, start, moment)
+
+
+@pytest.mark.parametrize("solver", [admm.prune, obs.prune], ids=["admm", "obs"])
+def test_dead_inputs_are_dropped_and_harm_nothing(solver) -> None:
+    w, x, _ = correlated(400, 128, 8)
+    x[:, 10:20] = 0
+    _, pruned = solver(w, x.T @ x, Pattern.parse("32:64"))
+    assert not pruned[10:20].any()
+    live = np.delete(np.arange(128), np.arange(10, 20))
+    assert relative_error(w[live], pruned[live], (x.T @ x)[np.ix_(live, live)]) < 0.5
+
+
+@pytest.mark.parametrize("solver", [admm.prune, obs.prune], ids=["admm", "obs"])
+def test_what_is_not_finite_is_refused(solver) -> None:
+    w, _, h = correlated(100, 64, 4)
+    with pytest.raises(ValueError, match="finite"):
+        solver(w, np.full_like(h, np.nan), Pattern.parse("32:64"))
+    with pytest.raises(ValueError, match="finite"):
+        solver(np.full_like(w, np.inf), h, Pattern.parse("32:64"))
+
+
+def test_same_input_same_bytes() -> None:
+    w, _, h = correlated(300, 128, 16)
+    first, second = (admm.prune(w, h, Pattern.parse("16:64"))[1] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
