@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import google.protobuf.message
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
 from sparsify.errors import InputError, UsageError
 
@@ -67,7 +67,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 def serialize(model: ir.Model) -> bytes:
     """The bytes that `save` writes for a model whose data fits inside: the same model, the same bytes."""
-    return to_proto(model).SerializeToString(deterministic=True)
+    return bytes(to_proto(model).SerializeToString(deterministic=True))
 
 
 def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> None:
@@ -158,8 +158,8 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     if not data:
         raise InputError("the file is empty", where=where, hint="export or download the model again")
     try:
-        return onnx.ModelProto.FromString(data)
-    except google.protobuf.message.DecodeError:
+        return onnx.load_model_from_string(data)
+    except DecodeError:
         # Every exporter writes the IR version, field 1, first: its tag is 8.
         cut = data[0] == 8
         raise InputError(
@@ -286,7 +286,7 @@ def _without_tensors(model: ir.Model) -> onnx.ModelProto:
     for graph in skeleton.graphs():
         for value in graph.initializers.values():
             if (tensor := value.const_value) is not None:
-                shape = ir.Shape([int(d) for d in tensor.shape])
+                shape = ir.Shape(tensor.shape.numpy())
                 # `name` stands for the data: its bytes are counted and hashed by the caller.
                 value.const_value = ir.ExternalTensor("", 0, 0, tensor.dtype, shape=shape, name=str(value.name))
     return ir.to_proto(skeleton)

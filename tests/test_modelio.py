@@ -90,7 +90,7 @@ class TestLoad:
 
     def test_refuses_a_sparse_initializer_too_large_to_be_dense(self) -> None:
         proto = sparse_model((10**6, 10**6), np.array([3], np.int64), np.ones(1, np.float32))
-        with pytest.raises(InputError, match="`w`.*4000000000000 bytes"):
+        with pytest.raises(InputError, match=r"`w`.*4000000000000 bytes"):
             modelio.load(proto)
 
     def test_refuses_positions_outside_a_sparse_initializer(self) -> None:

@@ -23,6 +23,7 @@ def examine() -> dict[str, Any]:
     place = facts.place()
     here = place["machine"]
     path = kernels.library_path()
+    forced = os.environ.get(kernels.ISA_VARIABLE)
     measured = _measure(threads=default_threads())
     return {
         "kind": "facts",
@@ -36,10 +37,12 @@ def examine() -> dict[str, Any]:
             "instruction sets": " ".join(here["isa_flags"]) or "unknown",
             "operating system": here["os"],
             "onnxruntime": place["versions"]["onnxruntime"],
-            "kernels": str(path) if path else "not built: models run on onnxruntime's own operators, correctly but slower",
+            "kernels": str(path)
+            if path
+            else "not built: models run on onnxruntime's own operators, correctly but slower",
             "ISA paths": ", ".join(kernels.isas()) or "none",
             "ISA path chosen": kernels.isa() or "none",
-            "forced by": f"{kernels.ISA_VARIABLE}={forced}" if (forced := os.environ.get(kernels.ISA_VARIABLE)) else "no",
+            **({"forced by": f"{kernels.ISA_VARIABLE}={forced}"} if forced else {}),
         },
         "measured": measured,
     }

@@ -40,19 +40,17 @@ def inspect(
     zeros = {layer.name: float(np.mean(layer.matrix() == 0)) for layer in graph.linear_layers(base)}
     for row in table:
         row["zeros"] = zeros.get(row["name"])
-    return facts.finite(
-        {
-            "kind": "inspect",
-            "title": "Sparsify: inspect",
-            "summary": _summary(table),
-            "accepted": True,
-            **facts.place(),
-            "threads": threads,
-            "rows": rows,
-            "model": _facts(base, model),
-            "nodes": table,
-        }
-    )
+    report: dict[str, Any] = {
+        "kind": "inspect",
+        "title": "Sparsify: inspect",
+        "summary": _summary(table),
+        "accepted": True,
+        **facts.place(),
+        "threads": threads,
+        "model": _facts(base, model),
+        "nodes": table,
+    }
+    return dict(facts.finite(report))
 
 
 def _try(

@@ -89,6 +89,6 @@ def _checked(layer: Layer, x: ir.Value, where: str) -> tuple[Any, npt.NDArray[np
 
 def _initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
     tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value

@@ -67,7 +67,7 @@ def optimize(
     model: Source,
     data: DataSource | None = None,
     budget: str | Sequence[str] = (),
-    level: int | None = None,  # noqa: A002
+    level: int | None = None,
     *,
     passes: str | Sequence[Pass] | None = None,
     target: str = "portable",
@@ -184,7 +184,7 @@ def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) 
     """Whether the result is worth keeping, and why or why not."""
     if nodes.gained(ran, table):
         done = sum(row["decision"] != nodes.LEFT for row in table)
-        return True, f"{done} of {len(table)} nodes were changed"
+        return True, f"{done} of {len(table)} layers were changed"
     tidied = ran.modified and not _promises_speed(pipeline)
     return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
 

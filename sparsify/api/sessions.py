@@ -18,7 +18,7 @@ def register(options: onnxruntime.SessionOptions) -> bool:
     return kernels.register(options)
 
 
-def InferenceSession(  # noqa: N802 - it stands in for the class of that name
+def InferenceSession(
     path_or_bytes: str | bytes | os.PathLike[str],
     sess_options: onnxruntime.SessionOptions | None = None,
     providers: Any = None,

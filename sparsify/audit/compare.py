@@ -20,7 +20,7 @@ from sparsify.runtime import Session, Source
 
 Progress = Callable[[str, int, int], None]
 
-FEW_SAMPLES = 10  # below it a percentile interval is more than a tenth too narrow (Student's t, 9 degrees)
+FEW_SAMPLES = 10  # there a percentile interval is 18 % narrower than Student's: 1.96 sqrt(9/10) against 2.26
 _FLOAT_METRICS = ["cosine", "sqnr_db", "relative_l2", "max_abs"]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any
 
-import click
 import typer
 
 from sparsify import __version__
@@ -18,10 +17,12 @@ from sparsify.errors import ExitStatus, SparsifyError
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 ISSUES = "the project's issue tracker"
 
+# Typer up to 0.2x stands on click, later ones carry a copy of it: what both raise is the base of BadParameter.
+_CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 app = typer.Typer(
     name="sparsify",
     help="Make ONNX models faster in ordinary onnxruntime, and measure what that does to their answers.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -56,29 +57,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        status = app([a for a in given if a != "--debug"], standalone_mode=False, prog_name="sparsify")
+        status = app([a for a in given if a != "--debug"] or ["--help"], standalone_mode=False, prog_name="sparsify")
         return int(status or ExitStatus.OK)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return int(ExitStatus.USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        complain("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        return _closed_pipe()
-    except SparsifyError as error:
-        if debug:
-            traceback.print_exc()
-        complain(f"error: {error}")
-        return int(error.status)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        text = (str(error).strip() or "no message").splitlines()[0]
-        complain(
-            f"error: {type(error).__name__}: {text}\n\nhint: this is a bug of ours; please run it again with --debug "
-            f"and send what it prints to {ISSUES}, with the model if you can"
-        )
-        return int(ExitStatus.BUG)
+        return _explain(error)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong in the one form that all errors have; the exit code."""
+    if isinstance(error, _CommandLineError):
+        command = getattr(getattr(error, "ctx", None), "command_path", "sparsify")
+        complain(f"error: {error.format_message()}\n\nhint: `{command} --help` shows what there is")
+        return int(ExitStatus.USAGE)
+    if isinstance(error, typer.Abort):
+        return _interrupted()
+    if isinstance(error, SparsifyError):
+        complain(f"error: {error}")
+        return int(error.status)
+    text = (str(error).strip() or "no message").splitlines()[0]
+    complain(
+        f"error: {type(error).__name__}: {text}\n\nhint: this is a bug of ours; please run it again with --debug "
+        f"and send what it prints to {ISSUES}, with the model if you can"
+    )
+    return int(ExitStatus.BUG)
+
+
+def _interrupted() -> int:
+    complain("interrupted")
+    return INTERRUPTED

@@ -15,7 +15,8 @@ def run(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that is right.", show_default=False)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)],
     data: Annotated[
-        str, typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False)
+        str,
+        typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
     ],
     budget: options.Budgets = None,
     reports: options.Reports = None,

@@ -12,7 +12,8 @@ from sparsify.cli import options, talk
 
 def run(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="The .onnx files; the first is compared with.", show_default=False)
+        list[str],
+        typer.Argument(metavar="MODEL...", help="The .onnx files; the first is compared with.", show_default=False),
     ],
     data: options.Data = None,
     threads: options.Threads = None,

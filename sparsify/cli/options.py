@@ -29,7 +29,9 @@ Reports = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="Threads; one a physical core if not given.", show_default=False),
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Threads; one a physical core if not given.", show_default=False
+    ),
 ]
 Rows = Annotated[
     int | None,

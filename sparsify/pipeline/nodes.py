@@ -27,7 +27,8 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
     for step in report.steps:
         if step.name in _HOUSEKEEPING:
             continue
-        for event in (*step.findings, *step.refusals, *step.changes):
+        events: tuple[Event, ...] = (*step.findings, *step.refusals, *step.changes)
+        for event in events:
             if not event.node:
                 continue  # about the model as a whole
             row = found.setdefault(event.node, _blank(event.node))

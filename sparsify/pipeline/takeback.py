@@ -21,14 +21,14 @@ class Keeper:
 
     def restore(self, model: ir.Model) -> dict[str, float]:
         """Give layers that are still dense their weights of before: the sparsity of each, by its name."""
-        restored = {}
+        restored: dict[str, float] = {}
         for layer in graph.linear_layers(model):
             before = self._weights.get(layer.source)
             if before is None or before is layer.tensor:
                 continue
             _put(layer.source, before)
             weight = before.numpy()
-            restored[layer.name] = 1 - np.count_nonzero(weight) / weight.size
+            restored[layer.name] = float(1 - np.count_nonzero(weight) / weight.size)
         return restored
 
 

@@ -60,8 +60,10 @@ class _Parser:
             while self.skip(","):
                 self.option(options, spans)
             if not self.skip("}"):
-                self.fail("expected `,` or `}`" if self.at < len(self.text) else "this `{` is never closed",
-                          self.at if self.at < len(self.text) else opened)
+                self.fail(
+                    "expected `,` or `}`" if self.at < len(self.text) else "this `{` is never closed",
+                    self.at if self.at < len(self.text) else opened,
+                )
         try:
             kind = passes.resolve(name)
         except UsageError as error:

@@ -65,7 +65,7 @@ def _models(report: Report) -> Table:
     ]
     on = f", measured on {latency['measured_on']}" if latency.get("measured_on") else ""
     return Table(
-        f"Models ({report['threads']} threads{on})",
+        f"Models ({units.count(report['threads'], 'thread')}{on})",
         ("model", ">size", ">latency", ">middle half", ">speedup"),
         tuple(rows),
     )
@@ -150,7 +150,7 @@ def _bench(report: Report) -> Iterator[Table]:
         )
         for m in report["models"]
     ]
-    title = f"Latency ({report['threads']} threads, in turns, measured on {report['measured_on']})"
+    title = f"Latency ({units.count(report['threads'], 'thread')}, in turns, measured on {report['measured_on']})"
     yield Table(title, ("model", ">size", ">median", ">middle half", ">speed", "kernels"), tuple(rows))
 
 
@@ -168,6 +168,7 @@ def _inspect(report: Report) -> Iterator[Table]:
         (
             n["name"],
             units.shape(n["shape"]),
+            units.number(n["rows"]),
             units.share(n["zeros"]),
             units.milliseconds(n["dense_ms"]),
             units.ratio(n["speedup_o2"]),
@@ -177,8 +178,8 @@ def _inspect(report: Report) -> Iterator[Table]:
         for n in report["nodes"]
     ]
     yield Table(
-        f"Linear layers ({report['rows']} rows, {report['threads']} threads)",
-        ("node", ">K x N", ">zeros", ">dense", ">-O2", ">-O3", "note"),
+        f"Linear layers ({units.count(report['threads'], 'thread')})",
+        ("node", ">K x N", ">rows", ">zeros", ">dense", ">-O2", ">-O3", "note"),
         tuple(layers),
     )
 

@@ -53,3 +53,8 @@ def digits(value: float) -> str:
         return f"{value:g}"
     places = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{min(places, 7)}f}"
+
+
+def count(number: int | None, thing: str) -> str:
+    """`1 thread`, `2 threads`; nothing when there is no number."""
+    return "" if number is None else f"{number} {thing}{'' if number == 1 else 's'}"

@@ -56,10 +56,9 @@ def opened(model: Source) -> Iterator[Skeleton]:
     elif isinstance(model, ir.Model):
         with _of_ir(model) as skeleton:
             yield skeleton
-    elif sum(len(t.raw_data) for t in model.graph.initializer) > INLINE_BYTES:
+    elif sum(map(_inline_bytes, model.graph.initializer)) > INLINE_BYTES:
         with _scratch() as folder:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(model)
+            copy = _raw_copy(model)
             onnx.save_model(copy, folder / "saved.onnx", save_as_external_data=True, location="weights")
             yield Skeleton(onnx.load(folder / "saved.onnx", load_external_data=False), folder, scratch=True)
     else:
@@ -135,6 +134,22 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     if not proto.HasField("graph"):
         raise InputError("this is not an ONNX model: it has no graph", where=where)
     return proto
+
+
+def _inline_bytes(tensor: onnx.TensorProto) -> int:
+    return max(
+        len(tensor.raw_data), 4 * len(tensor.float_data), 8 * len(tensor.int64_data), 8 * len(tensor.double_data)
+    )
+
+
+def _raw_copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose initializers are raw bytes: onnx moves no others into files."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if not tensor.HasField("raw_data") and not uses_external_data(tensor):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    return copy
 
 
 def _external(proto: onnx.ModelProto) -> list[onnx.TensorProto]:

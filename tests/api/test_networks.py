@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
@@ -51,7 +53,7 @@ def test_computes_what_the_matrices_say(widths: list[int], rows: int, density: f
             random.standard_normal(n).astype(np.float32),
             "Relu" if relu else None,
         )
-        for k, n in zip(widths, widths[1:])
+        for k, n in itertools.pairwise(widths)
     ]
     x = random.standard_normal((rows, widths[0])).astype(np.float32)
     model = sparsify.from_scipy(layers)

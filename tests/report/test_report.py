@@ -16,7 +16,7 @@ from sparsify import report
 from sparsify.errors import UsageError
 from sparsify.report import units
 
-EVIL = "a<b> | [red]x[/red] & \"q\""
+EVIL = 'a<b> | [red]x[/red] & "q"'
 
 
 @pytest.fixture
@@ -41,9 +41,7 @@ def found() -> dict[str, Any]:
         },
         "drift": {
             "samples": 32,
-            "outputs": {
-                "logits": {"samples": 32, "metrics": {"cosine": {"value": 0.98, "low": 0.97, "high": 0.99}}}
-            },
+            "outputs": {"logits": {"samples": 32, "metrics": {"cosine": {"value": 0.98, "low": 0.97, "high": 0.99}}}},
             "verdicts": [
                 {"budget": "cosine>=0.999", "output": "logits", "bound": 0.97, "passed": False, "what": "too far"}
             ],
@@ -122,8 +120,10 @@ def test_html_is_one_page_that_asks_for_nothing(found: dict[str, Any], tmp_path:
     page = (tmp_path / "r.html").read_text()
 
     class Reader(HTMLParser):
-        tags: list[str] = []
-        text: list[str] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.tags: list[str] = []
+            self.text: list[str] = []
 
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             self.tags.append(tag)
@@ -163,7 +163,15 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(found: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.0123, "0.0123"), (0.725, "0.725"), (12.34, "12.3"), (123.4, "123"), (4567.8, "4568"), (1e-9, "0.0000000")],
+    [
+        (0.0, "0"),
+        (0.0123, "0.0123"),
+        (0.725, "0.725"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (4567.8, "4568"),
+        (1e-9, "0.0000000"),
+    ],
 )
 def test_digits(value: float, text: str) -> None:
     assert units.digits(value) == text

@@ -14,17 +14,21 @@ from sparsify import cost, formats, ops, runtime
 from sparsify.errors import ExitStatus, InputError
 from sparsify.runtime import source
 
-MODEL = """<ir_version: 8, opset_import: ["" : 17]>
-mlp (float[M,4] x) => (float[M,2] y)
-<float[4,2] w = {8, 1, 7, 2, 6, 3, 5, 4}>
-{ h = MatMul(x, w)
-  y = Relu(h) }"""
+# A weight of 1600 bytes: onnx leaves tensors below 1024 in the model whatever it is told.
+W = np.arange(400, dtype=np.float32).reshape(4, 100) - 200
 X = np.array([[1, -2, 3, -4], [0.5, 0.25, -1, 2]], np.float32)
-Y = np.maximum(X.astype(np.float64) @ np.array([[8, 1], [7, 2], [6, 3], [5, 4]]), 0)  # exact in float32
+Y = np.maximum(X.astype(np.float64) @ W, 0)  # multiples of 1/4 below 2^12: exact in float32 too
 
 
-def proto() -> onnx.ModelProto:
-    return ir.to_proto(ir.from_onnx_text(MODEL))
+def proto(raw: bool = True) -> onnx.ModelProto:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        mlp (float[M,4] x) => (float[M,100] y) { h = MatMul(x, w)
+          y = Relu(h) }""")
+    if raw:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(W, "w"))
+    else:
+        model.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, W.shape, W.ravel()))
+    return model
 
 
 def saved(folder: Path, *, external: bool = False) -> Path:
@@ -33,7 +37,7 @@ def saved(folder: Path, *, external: bool = False) -> Path:
     return path
 
 
-@pytest.fixture(params=["path", "str", "bytes", "proto", "ir", "external path", "external ir"])
+@pytest.fixture(params=["path", "str", "bytes", "proto", "plain proto", "ir", "external path", "external ir"])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[source.Source]:
     path = saved(tmp_path, external="external" in request.param)
     return {
@@ -41,7 +45,8 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[source.Sou
         "str": str(path),
         "bytes": path.read_bytes(),
         "proto": proto(),
-        "ir": ir.from_onnx_text(MODEL),
+        "plain proto": proto(raw=False),
+        "ir": ir.from_proto(proto()),
         "external path": path,
         "external ir": ir.load(path),
     }[request.param]
@@ -73,7 +78,7 @@ def test_large_models_go_through_a_file(model, monkeypatch: pytest.MonkeyPatch):
             assert [t.data_location for t in skeleton.proto.graph.initializer] == [onnx.TensorProto.EXTERNAL]
     assert runtime.run(runtime.session(model), {"x": X})["y"].tolist() == Y.tolist()
     shapes = runtime.observe_rows(model, {"x": X}, ["h"])
-    assert shapes == {"h": (2, 2)}
+    assert shapes == {"h": (2, 100)}
     assert content(model) == before
     assert skeleton.folder is None or not skeleton.scratch or not skeleton.folder.exists()
 
@@ -120,7 +125,7 @@ def test_refuses_a_model_that_onnxruntime_refuses():
 
 def test_run_ignores_other_keys_and_names_missing_ones():
     session = runtime.session(proto())
-    assert runtime.run(session, {"x": X, "label": X})["y"].shape == (2, 2)
+    assert runtime.run(session, {"x": X, "label": X})["y"].shape == (2, 100)
     with pytest.raises(InputError, match="input `x` is missing"):
         runtime.run(session, {"z": X})
     with pytest.raises(InputError, match="onnxruntime refuses it"):
