@@ -108,7 +108,7 @@ class Pipeline:
             raise UsageError(
                 f"pass `{dump_after[0]}` is not in the pipeline", where="--dump-after", hint=f"it runs {names}"
             )
-        report = progress or _silence
+        report = progress or silence
         report(0, len(self.passes), "verify the input")
         verifier = Verifier(model, sample)
         steps: list[Step] = []
@@ -199,5 +199,5 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
-def _silence(done: int, total: int, what: str) -> None:
+def silence(done: int, total: int, what: str) -> None:
     """Tell nobody."""

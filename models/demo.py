@@ -1,0 +1,152 @@
+"""The demo: make a real model faster, measure what that did to it, and run the file where Sparsify is not.
+
+    python -m models.demo [--offline] [--to FOLDER]
+
+Writes the optimised model and its report into `demo/`. Exits 1 when the reloaded file gives other answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import sparsify
+from models.fetch import UnavailableError
+from models.subjects import Subject, digits, dynamic_int8, feeds_of, minilm
+from sparsify import report, runtime
+from sparsify.cli import talk
+
+OURS, WITHOUT_US = "sparsify", "sparsify's file in a stock session"
+RUNNER = Path(__file__).with_name("stock.py")
+THREADS = 1
+INT8_STEPS = 255  # a row of activations is rounded to this many steps
+
+
+def main() -> int:
+    """Run the demo; 0 when the reloaded file agrees."""
+    options = _options()
+    folder: Path = options.to
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantiser talks on the root logger
+
+    subject = _subject(folder / "data", offline=options.offline)
+    talk.say(f"optimising {subject.name} at -O3", quiet=False)
+    with talk.progress(quiet=False) as progress:
+        result = sparsify.optimize(subject.model, data=subject.calibration, level=3, threads=THREADS, progress=progress)
+    optimised, account = folder / f"{subject.model.stem}.sparse.onnx", folder / "report.json"
+    result.save(optimised)
+    report.write(result.report, account)
+    int8 = dynamic_int8(subject.model, folder / f"{subject.model.stem}.dynamic-int8.onnx")
+
+    talk.show_table(_nodes(result.report["nodes"]))
+    files = {"onnxruntime fp32": subject.model, "its dynamic int8": int8, OURS: optimised, WITHOUT_US: optimised}
+    talk.show_table(_comparison(subject, files))
+    agreement, agree = _reload(subject, optimised, folder)
+    talk.show_table(agreement)
+    talk.say(f"wrote {optimised} and {account}", quiet=False)
+    return 0 if agree else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, default=Path("demo"), help="folder to write into (default: demo)")
+    parser.add_argument("--offline", action="store_true", help="use the committed model, not the network")
+    return parser.parse_args()
+
+
+def _subject(folder: Path, *, offline: bool) -> Subject:
+    if not offline:
+        try:
+            return minilm(folder)
+        except UnavailableError as error:
+            talk.say(f"{error}\nfalling back to the model in this repository", quiet=False)
+    return digits(folder)
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> report.Table:
+    """What happened to each node and why, a line each; the report says more."""
+    # The folder that all names begin with says nothing. Cut at a slash, so that no name is cut in two.
+    folder = os.path.commonprefix([n["name"] for n in nodes]).rpartition("/")[0]  # noqa: RUF071
+    rows = []
+    for node in nodes:
+        shape = "x".join(map(str, node["shape"] or ()))
+        zeros = "" if node["sparsity"] is None else f"{node['sparsity']:.0%}"
+        why = node["reason"].partition(" (")[0]
+        if node["decision"] != "left" and node["dense_ms"]:
+            why = f"measured {node['dense_ms'] / node['rewritten_ms']:.1f}x faster"
+        rows.append((node["name"].removeprefix(folder).lstrip("/"), shape, zeros, node["decision"], why))
+    title = f"Nodes below {folder}" if folder else "Nodes"
+    return report.Table(title, ("node", ">K x N", ">zeros", "decision", "why"), tuple(rows))
+
+
+def _comparison(subject: Subject, files: dict[str, Path]) -> report.Table:
+    """Size, latency and drift of each file; the first is what the others are compared with."""
+    base = next(iter(files.values()))
+    # Only ours gets our kernels; the others are exactly what `pip install onnxruntime` runs.
+    sessions = {name: runtime.session(f, threads=THREADS, native=name == OURS) for name, f in files.items()}
+    timings = runtime.interleave(sessions, feeds_of(subject.held_out)[:4])
+    drift = {f: _cosine(base, f, subject) for f in dict.fromkeys(files.values())}
+
+    rows = []
+    for name, file in files.items():
+        time, (cosine, interval) = timings[name], drift[file]
+        speedup = next(iter(timings.values())).median_ms / time.median_ms
+        latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f} ms"
+        rows.append((name, f"{runtime.size_bytes(file) / 1e6:.1f} MB", *latency, f"{speedup:.2f}x", cosine, interval))
+    title = f"{subject.name}: {subject.rows}, {THREADS} thread; cosine of `{subject.output}` on held-out samples"
+    columns = ("", ">size", ">latency", ">middle half", ">speedup", ">cosine", ">95 % interval")
+    return report.Table(title, columns, tuple(rows))
+
+
+def _cosine(base: Path, candidate: Path, subject: Subject) -> tuple[str, str]:
+    """Cosine to the base's output over the held-out samples, and its confidence interval."""
+    drift = sparsify.audit(base, candidate, data=subject.held_out, threads=THREADS)
+    cosine = drift.outputs[subject.output].metrics["cosine"]
+    return f"{cosine.value:.4f}", f"{cosine.low:.4f} to {cosine.high:.4f}"
+
+
+def _reload(subject: Subject, optimised: Path, folder: Path) -> tuple[report.Table, bool]:
+    """Run the file in a process that has onnxruntime but not us, and compare; True when the answers agree."""
+    out = folder / "stock.npz"
+    feed = sorted(subject.held_out.glob("*.npz"))[0]
+    # Isolated (-I): what runs is the installed onnxruntime, and nothing of this checkout.
+    subprocess.run([sys.executable, "-I", str(RUNNER), str(optimised), str(feed), str(out)], check=True)
+    native = runtime.run(runtime.session(optimised, threads=THREADS), feeds_of(subject.held_out)[0])
+    with np.load(out) as arrays:
+        stock = dict(arrays)
+
+    rows, verdicts = [], []
+    for name, ours in native.items():
+        difference = float(np.max(np.abs(ours.astype(np.float64) - stock[name]), initial=0.0))
+        bound = bound_of(ours)
+        verdicts.append(difference <= bound)
+        rows.append((name, f"{difference:.3g}", f"{bound:.3g}", "agrees" if verdicts[-1] else "DIFFERS"))
+    columns = ("output", ">max abs difference", ">bound", "verdict")
+    title = "The same file in a process with a stock onnxruntime alone"
+    return report.Table(title, columns, tuple(rows)), all(verdicts)
+
+
+def bound_of(output: npt.NDArray[np.generic]) -> float:
+    """How far a correct run may be from another: one step of int8 rounding over the range of the output.
+
+    The integer sums of both runs are equal for equal inputs. Their float parts may differ in the last bit, and where
+    an activation lies that near the middle between two steps, it is rounded up in one run and down in the other: one
+    step, 1/255 of its row's range. The model itself was rounded to such steps, so answers that are within one step
+    of each other are equal as far as it can tell. Integers (ids that pass through) must be equal.
+    """
+    if output.size == 0 or not np.issubdtype(output.dtype, np.floating):
+        return 0.0
+    values = output.astype(np.float64)
+    return float(values.max() - values.min()) / INT8_STEPS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
