@@ -21,7 +21,8 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
     """One row for each node that a pass spoke about, in the order in which they were first met.
 
     `decision` is the pass that the node owes its form to, or `left`. `reason` says what was done or, for a node
-    that was left, why the last pass to look at it refused. `refined` is what was then added to it.
+    that was left, why: what was measured or, if nothing was, what the last pass to look at it said. `refined` is
+    what was then added to it.
     """
     found: dict[str, dict[str, Any]] = {}
     for step in report.steps:
@@ -68,7 +69,7 @@ def _blank(name: str) -> dict[str, Any]:
 
 def _decide(row: dict[str, Any], name: str, event: Event) -> None:
     undecided = row["decision"] == LEFT or row["decision"] in _PREPARING
-    if isinstance(event, Refusal) and undecided and (name not in _REFINING or not row["reason"]):
+    if isinstance(event, Refusal) and undecided and _tells_more(row, name, event):
         row["reason"] = event.reason
     if not isinstance(event, Change) or name == "detect":
         return
@@ -76,6 +77,12 @@ def _decide(row: dict[str, Any], name: str, event: Event) -> None:
         row["refined"].append(event.what)
         return
     row["decision"], row["reason"] = name, event.what
+
+
+def _tells_more(row: dict[str, Any], name: str, event: Refusal) -> bool:
+    """Whether this refusal says more than the one before: a measurement does, a pass that only refines does not."""
+    measured = "rewritten_ms" in event.facts
+    return not row["reason"] or (name not in _REFINING and (measured or row["rewritten_ms"] is None))
 
 
 def _plain(value: Any) -> Any:
