@@ -104,13 +104,14 @@ def optimize(
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
     base = modelio.load(model)
     samples = None if data is None else read(data, base)
-    held_out = [] if samples is None else feeds.split(samples, seed, base.graph.inputs)[1]
+    calibration, held_out = ([], []) if samples is None else feeds.split(samples, seed, base.graph.inputs)
     sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
 
     candidate = modelio.load(base)
     ran = pipeline.run(
         candidate,
         sample=sample,
+        calibration=calibration,
         observe=exact and rows is None,
         dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
         progress=progress,

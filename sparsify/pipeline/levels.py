@@ -35,7 +35,7 @@ _PORTABLE = (
     f"cleanup,detect,shrink,{_SPARSE_FP32},fuse-epilogue",
     # A weight that int8 does not make faster may still gain from its zeros in float.
     f"cleanup,detect,shrink,{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue",
-    f"cleanup,detect,shrink,prune{{pattern=16:64}},{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue",
+    f"cleanup,detect,shrink,prune,{_SPARSE_INT8},{_SPARSE_FP32},fuse-epilogue",
 )
 _STOCK = (
     "cleanup",

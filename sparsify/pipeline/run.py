@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sparsify import graph, modelio, runtime
 from sparsify.errors import SparsifyError, UsageError
-from sparsify.pipeline import takeback
+from sparsify.pipeline import calibrate, takeback
 from sparsify.pipeline.text import to_text
 from sparsify.pipeline.verify import BrokenModelError, Feed, PassError, Verifier
 from sparsify.rewrite import Change, Finding, Pass, Refusal, Report
@@ -85,6 +85,7 @@ class Pipeline:
         model: ir.Model,
         *,
         sample: Feed | None = None,
+        calibration: Sequence[Feed] = (),
         observe: bool = True,
         dump_after: tuple[str, Path] | None = None,
         progress: Progress | None = None,
@@ -94,6 +95,7 @@ class Pipeline:
         Args:
             model: the model.
             sample: one feed; with it the model is run after each change.
+            calibration: feeds from which passes that ask for it learn what layers see.
             observe: whether `sample` has real shapes, so that the rows which each linear layer sees in it count.
             dump_after: (pass name, folder): the model as it is after that pass is written as NN-pass.onnx.
             progress: told before each pass, and at the end.
@@ -117,9 +119,14 @@ class Pipeline:
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
+            if calibration and getattr(one, "wants_moments", False):
+                report(number, len(self.passes), f"{one.name}: calibrate")
+                calibrate.calibrate(model, calibration)
+                report(number, len(self.passes), one.name)
             if takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
+            calibrate.forget(model)
             if dump_after and one.name == dump_after[0]:
                 folder = dump_after[1]
                 folder.mkdir(parents=True, exist_ok=True)

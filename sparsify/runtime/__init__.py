@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsify.runtime.moments import second_moments
 from sparsify.runtime.probe import Probe, capture, observe_rows, probe
 from sparsify.runtime.sessions import Session, calls_native, run, session
 from sparsify.runtime.source import Skeleton, Source, opened, size_bytes
@@ -21,6 +22,7 @@ __all__ = [
     "opened",
     "probe",
     "run",
+    "second_moments",
     "session",
     "size_bytes",
     "synthesize",
