@@ -117,7 +117,7 @@ class Pipeline:
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
-            if takeback.wanted(self.passes, number):
+            if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
             if dump_after and one.name == dump_after[0]:
