@@ -197,6 +197,8 @@ def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) 
         layers = [row for row in table if row["shape"]]
         done = sum(row["decision"] != nodes.LEFT for row in layers)
         return True, f"{done} of {len(layers)} linear layers were changed"
+    if all(one.name == "cleanup" for one in pipeline.passes):
+        return ran.modified, "the graph was cleaned up" if ran.modified else "there was nothing to clean up"
     tidied = ran.modified and not _promises_speed(pipeline)
     return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
 

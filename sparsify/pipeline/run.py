@@ -123,7 +123,7 @@ class Pipeline:
                 report(number, len(self.passes), f"{one.name}: calibrate")
                 calibrate.calibrate(model, calibration)
                 report(number, len(self.passes), one.name)
-            if takeback.wanted(self.passes, number):
+            if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
             calibrate.forget(model)

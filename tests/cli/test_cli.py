@@ -143,6 +143,9 @@ class TestNothingToGain:
         assert "no linear layer" in err
         assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
+    def test_of_a_tidy_graph_there_is_nothing_to_clean(self, run: Run, model: Path) -> None:
+        assert "unchanged: there was nothing to clean up" in run("optimize", model, "-O0")[1]
+
     def test_says_why_each_layer_was_left(self, run: Run, model: Path) -> None:
         status, out, _ = run("optimize", model, "-O1")
         assert status == 0
@@ -281,7 +284,9 @@ class TestErrors:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(api, "optimize", interrupted)
-        assert run("optimize", model)[0] == 130
+        status, out, err = run("optimize", model)
+        assert (status, out, err) == (130, "", "interrupted\n")
+        assert [p.name for p in model.parent.iterdir()] == ["model.onnx"]
 
 
 class TestOtherCommands:
