@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,8 +33,8 @@ class Cleanup(Pass):
 
     What:
         Constant folding, identity elimination, lifting of Constant nodes to initializers, deduplication of
-        initializers, common subexpressions, unused nodes: onnx_ir's and onnxscript's passes, in that order.
-        One change is reported for each that did something. Names of inputs and outputs stay.
+        initializers, common subexpressions, unused nodes and functions: passes of onnx_ir and onnxscript, in that
+        order. One change is reported for each that did something. Names of inputs and outputs stay.
         Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
         which is how runtimes treat them anyway.
     When it fires:
@@ -56,6 +58,10 @@ class Cleanup(Pass):
     fold_limit: int = 8192  # elements of a folded operand or result
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        with _quiet():
+            yield from self._clean(model)
+
+    def _clean(self, model: ir.Model) -> Iterator[Event]:
         if model.ir_version < _MIN_IR_VERSION:
             model.ir_version = _MIN_IR_VERSION
             common.RemoveInitializersFromInputsPass()(model)
@@ -76,6 +82,7 @@ class Cleanup(Pass):
         yield "deduplication of initializers", common.DeduplicateInitializersPass, _never
         yield "common subexpressions", common.CommonSubexpressionEliminationPass, _random
         yield "unused nodes", common.RemoveUnusedNodesPass, _never
+        yield "unused functions", common.RemoveUnusedFunctionsPass, _never
 
     def _fold(self) -> ir.passes.InPlacePass:
         # None leaves the decision to the pass, which also spares ConstantOfShape and quantised weights.
@@ -85,6 +92,20 @@ class Cleanup(Pass):
             output_size_limit=self.fold_limit,
             should_fold=lambda node: False if node.op_type in _RANDOM else None,
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries from warning about what is no concern of the user, such as what they left as it was."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _never(_: ir.Model) -> str:

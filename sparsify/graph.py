@@ -97,6 +97,11 @@ def nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from function.all_nodes()
 
 
+def opset(model: ir.Model) -> int:
+    """The version of ONNX's own operators that `model` imports, under either of the domain's two names; 0 if none."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
 def node_name(node: ir.Node) -> str:
     """The node's name; one made from its output, which is unique, when it has none."""
     return node.name or f"{node.op_type} -> {node.outputs[0].name}"

@@ -73,8 +73,7 @@ def test_every_gemm(rng, transa, transb, c, fed):
     w, x = sparse(rng, 9, 6), rng.standard_normal((3, 9)).astype(np.float32)
     bias = None if _C[c] is None else rng.standard_normal(_C[c]).astype(np.float32)
     inputs = [f"float[{'9,3' if transa else '3,9'}] x", *([c] if fed else [])]
-    constants = ["float[1,1] w = {0}", *([] if fed or not c else [f"{c.replace('float[', 'float[')} = {{0}}"])]
-    constants = [t if "c =" not in t else "float[1] c = {0}" for t in constants]
+    constants = ["float[1,1] w = {0}", *(["float[1] c = {0}"] if c and not fed else [])]
     model = ir.from_onnx_text(f"""<ir_version: 8, opset_import: ["" : 17]>
         g ({", ".join(inputs)}) => (float[3,6] y) <{", ".join(constants)}> {{
         y = Gemm<alpha={alpha}, beta={beta}, transA={transa}, transB={transb}>(x, w{", c" if c else ""}) }}""")
@@ -96,10 +95,8 @@ def test_every_gemm(rng, transa, transb, c, fed):
 def test_shared_weights_are_stored_once_and_go_when_unused(rng):
     model = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["" : 17]>
-        g (float[M,8] x) => (float[M,8] y, float[M,8] z, float[8,8] u) <float[8,8] w, float[1] v>
-        { a = MatMul(x, w) y = MatMul(a, w) z = Gemm<transB=1>(x, w) u = Identity(w) }""".replace(
-            "<float[8,8] w, float[1] v>", "<float[1,1] w = {0}>"
-        )
+        g (float[M,8] x) => (float[M,8] y, float[M,8] z, float[8,8] u) <float[1,1] w = {0}>
+        { a = MatMul(x, w) y = MatMul(a, w) z = Gemm<transB=1>(x, w) u = Identity(w) }"""
     )
     w, x = sparse(rng, 8, 8), rng.standard_normal((2, 8)).astype(np.float32)
     set_constant(model, "w", w)
@@ -145,10 +142,8 @@ def test_refuses_with_reasons(rng):
 def test_functions_of_the_model_are_refused_and_ours_not_mentioned(rng):
     model = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["" : 17, "f" : 1]>
-        g (float[3,8] x) => (float[3,8] y) <float[8,8] w = {0}> { a = f.dense(x, w) y = MatMul(a, w) }
-        <domain: "f", opset_import: ["" : 17]> dense (x, w) => (y) { y = MatMul(x, w) }""".replace(
-            "float[8,8] w = {0}", "float[1,1] w = {0}"
-        )
+        g (float[3,8] x) => (float[3,8] y) <float[1,1] w = {0}> { a = f.dense(x, w) y = MatMul(a, w) }
+        <domain: "f", opset_import: ["" : 17]> dense (x, w) => (y) { y = MatMul(x, w) }"""
     )
     set_constant(model, "w", sparse(rng, 8, 8, 0.2))
     report = SparseFp32()(model)
