@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from sparsify import kernels, ops, runtime
+from sparsify.machine import machine
 
 CACHE_VARIABLE = "SPARSIFY_CACHE"
 _OPSET = 17
@@ -174,24 +174,16 @@ def _padded(matrix: npt.NDArray[np.float32]) -> int:
 
 
 def _machine() -> dict[str, Any]:
+    here = machine()
     return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cpu": here.cpu,
+        "cores": here.logical_cores,
+        "isa_flags": list(here.isa_flags),  # virtual machines hide the model and show these
         "isa": kernels.isa(),
         "kernels": _library_digest(),
         "onnxruntime": onnxruntime.__version__,
         "sparsify": _version(),
     }
-
-
-@cache
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 @cache

@@ -14,6 +14,7 @@ from sparsify.audit import audit as compare
 from sparsify.budget import Budget
 from sparsify.budget import parse as parse_budget
 from sparsify.modelio import Source
+from sparsify.pipeline.run import Progress
 
 
 def audit(
@@ -25,6 +26,7 @@ def audit(
     layers: bool = False,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> DriftReport:
     """How far `candidate` has drifted from `base` on all of `data`; true when inside every budget.
 
@@ -36,6 +38,7 @@ def audit(
         layers: also measure each layer.
         seed: of the bootstrap.
         threads: onnxruntime's; its own choice if not given.
+        progress: called with (steps done, steps in all, what is under way).
 
     Raises:
         UsageError: a budget that makes no sense.
@@ -50,6 +53,7 @@ def audit(
         layers=layers,
         seed=seed,
         threads=threads,
+        progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
     )
 
 

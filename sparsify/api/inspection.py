@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import graph, modelio
+from sparsify import graph, modelio, ops
 from sparsify.api import facts
 from sparsify.api.samples import synthesise
 from sparsify.errors import InputError
@@ -37,9 +37,12 @@ def inspect(
     base = modelio.load(model)
     tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
-    zeros = {layer.name: float(np.mean(layer.matrix() == 0)) for layer in graph.linear_layers(base)}
+    layers = {layer.name: layer for layer in graph.linear_layers(base)}
     for row in table:
-        row["zeros"] = zeros.get(row["name"])
+        layer = layers.get(row["name"])
+        # Of the model as it came: passes may have taken whole rows and columns away.
+        row["zeros"] = None if layer is None else float(np.mean(layer.matrix() == 0))
+        row["shape"] = row["shape"] if layer is None else list(layer.shape)
     report: dict[str, Any] = {
         "kind": "inspect",
         "title": "Sparsify: inspect",
@@ -78,6 +81,7 @@ def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
         "name": name,
         "shape": next((row["shape"] for row in known if row["shape"]), None),
         "rows": next((row["rows"] for row in known if row["rows"]), None),
+        "pattern": next((row["pattern"] for row in known if row["pattern"]), None),
         "dense_ms": next((row["dense_ms"] for row in known if row["dense_ms"]), None),
         **speedups,
         "note": "; ".join(notes),
@@ -98,12 +102,14 @@ def _facts(base: ir.Model, source: Source) -> dict[str, Any]:
         **facts.model(facts.named(source, base)),
         "nodes": sum(1 for _ in graph.nodes(base)),
         "linear": len(layers),
+        "sparse": sum(1 for node in graph.nodes(base) if ops.operator_of(node) is not None),
         "linear_share": sum(weights.values()) / total if total else None,
         "opset": base.opset_imports.get(""),
     }
 
 
 def _summary(table: list[dict[str, Any]]) -> str:
+    table = [row for row in table if row["shape"]]
     if not table:
         return "nothing to gain: the model has no linear layer with a constant weight"
     gains = {level: sum((row[f"speedup_{level}"] or 0) > 1 for row in table) for level in TRIED}

@@ -19,7 +19,7 @@ from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
 from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
-from sparsify.pipeline.run import Progress
+from sparsify.pipeline.run import Progress, silence
 from sparsify.rewrite import Pass
 
 LATENCY_FEEDS = 4  # feeds that whole models are timed on; more would only average over the data's shapes
@@ -118,7 +118,9 @@ def optimize(
     table = nodes.rows(ran)
     changed, reason = _gain(pipeline, ran, table)
     latency = None
+    talk = progress or silence
     if changed and sample is not None:
+        talk(1, 1, "time both models")
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
         if samples and latency["speedup"] <= 1 and _promises_speed(pipeline):
@@ -128,7 +130,15 @@ def optimize(
 
     drift = None
     if held_out and (changed or budgets):
-        drift = audit(base, result, held_out, budgets=budgets, seed=seed, threads=threads)
+        drift = audit(
+            base,
+            result,
+            held_out,
+            budgets=budgets,
+            seed=seed,
+            threads=threads,
+            progress=lambda what, done, total: talk(done, total, f"audit {what}"),
+        )
     if changed:
         facts.stamp(result, source=facts.named(model, base), pipeline=str(pipeline), budgets=budgets, drift=drift)
     return _result(
@@ -183,8 +193,11 @@ def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
 def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:
     """Whether the result is worth keeping, and why or why not."""
     if nodes.gained(ran, table):
-        done = sum(row["decision"] != nodes.LEFT for row in table)
-        return True, f"{done} of {len(table)} layers were changed"
+        layers = [row for row in table if row["shape"]]
+        done = sum(row["decision"] != nodes.LEFT for row in layers)
+        return True, f"{done} of {len(layers)} linear layers were changed"
+    if all(one.name == "cleanup" for one in pipeline.passes):
+        return ran.modified, "the graph was cleaned up" if ran.modified else "there was nothing to clean up"
     tidied = ran.modified and not _promises_speed(pipeline)
     return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
 

@@ -30,7 +30,7 @@ from sparsify.runtime import Probe, Source
 from sparsify.runtime.sessions import open_skeleton
 from sparsify.runtime.source import graphs_in
 
-CHUNK_BYTES = 256 * 2**20  # of the values of one chunk in one model on the first feed
+CHUNK_BYTES = 128 * 2**20  # of the values of one chunk in one model on the first feed
 _OWN = "sparsify_own:"
 _ELEMENTS: dict[str, int] = {
     "tensor(float)": onnx.TensorProto.FLOAT,

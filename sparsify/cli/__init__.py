@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         status = app([a for a in given if a != "--debug"] or ["--help"], standalone_mode=False, prog_name="sparsify")
-        return int(status or ExitStatus.OK)
+        # Later Typers turn Ctrl-C into this status without a word.
+        return _interrupted() if status == INTERRUPTED else int(status or ExitStatus.OK)
     except Exception as error:
         if debug:
             traceback.print_exc()

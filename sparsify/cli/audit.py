@@ -29,8 +29,9 @@ def run(
     for file in reports or []:
         report.check(file)
     with talk.progress(quiet=quiet) as listener:
-        listener(0, 1, "audit")
-        found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads)
+        found = api.report_of(
+            base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
+        )
     talk.show(found)
     for file in reports or []:
         report.write(found, file)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sparsify import report as reports
 from sparsify.pipeline.run import Progress as Listener
+from sparsify.pipeline.run import silence
 
 PLAIN_WIDTH = 100  # columns of tables where there is no terminal to ask
 
@@ -41,7 +42,7 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
     """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield _silence
+        yield silence
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -51,7 +52,3 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
 
 def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-def _silence(done: int, total: int, what: str) -> None:
-    """Tell nobody."""

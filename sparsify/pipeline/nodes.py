@@ -8,7 +8,7 @@ from sparsify.pipeline.run import PipelineReport
 from sparsify.rewrite import Change, Event, Refusal
 
 LEFT = "left"
-_FACTS = ("shape", "format", "sparsity", "rows", "dense_ms", "rewritten_ms")
+_FACTS = ("shape", "format", "sparsity", "pattern", "rows", "dense_ms", "rewritten_ms")
 # They say nothing about a linear layer's fate.
 _HOUSEKEEPING = {"cleanup", "stamp"}
 # What they do is a means: a node that only they touched has not become a faster one.
@@ -21,7 +21,8 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
     """One row for each node that a pass spoke about, in the order in which they were first met.
 
     `decision` is the pass that the node owes its form to, or `left`. `reason` says what was done or, for a node
-    that was left, why the last pass to look at it refused.
+    that was left, why: what was measured or, if nothing was, what the last pass to look at it said. `refined` is
+    what was then added to it.
     """
     found: dict[str, dict[str, Any]] = {}
     for step in report.steps:
@@ -31,6 +32,8 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
         for event in events:
             if not event.node:
                 continue  # about the model as a whole
+            if isinstance(event, Refusal) and step.name in _REFINING and event.node not in found:
+                continue  # nobody else had to do with that node
             row = found.setdefault(event.node, _blank(event.node))
             row.update({k: _plain(v) for k, v in event.facts.items() if k in _FACTS and v is not None})
             _decide(row, step.name, event)
@@ -48,6 +51,7 @@ def gained(report: PipelineReport, table: list[dict[str, Any]]) -> bool:
 
 def refusal_reason(table: list[dict[str, Any]]) -> str:
     """Why nothing was done, in one sentence."""
+    table = [row for row in table if row["shape"]]
     if not table:
         return "the model has no linear layer with a constant weight"
     reasons = [row["reason"] for row in table if row["decision"] == LEFT and row["reason"]]
@@ -60,19 +64,25 @@ def refusal_reason(table: list[dict[str, Any]]) -> str:
 
 def _blank(name: str) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(_FACTS)
-    return {"name": name, "decision": LEFT, "reason": "", **nothing, "drift_share": None}
+    return {"name": name, "decision": LEFT, "reason": "", "refined": [], **nothing, "drift_share": None}
 
 
 def _decide(row: dict[str, Any], name: str, event: Event) -> None:
     undecided = row["decision"] == LEFT or row["decision"] in _PREPARING
-    if isinstance(event, Refusal) and undecided and (name not in _REFINING or not row["reason"]):
+    if isinstance(event, Refusal) and undecided and _tells_more(row, name, event):
         row["reason"] = event.reason
     if not isinstance(event, Change) or name == "detect":
         return
     if name in _REFINING and not undecided:
-        row["reason"] += f"; {event.what}"
+        row["refined"].append(event.what)
         return
     row["decision"], row["reason"] = name, event.what
+
+
+def _tells_more(row: dict[str, Any], name: str, event: Refusal) -> bool:
+    """Whether this refusal says more than the one before: a measurement does, a pass that only refines does not."""
+    measured = "rewritten_ms" in event.facts
+    return not row["reason"] or (name not in _REFINING and (measured or row["rewritten_ms"] is None))
 
 
 def _plain(value: Any) -> Any:

@@ -108,7 +108,7 @@ class Pipeline:
             raise UsageError(
                 f"pass `{dump_after[0]}` is not in the pipeline", where="--dump-after", hint=f"it runs {names}"
             )
-        report = progress or _silence
+        report = progress or silence
         report(0, len(self.passes), "verify the input")
         verifier = Verifier(model, sample)
         steps: list[Step] = []
@@ -117,7 +117,7 @@ class Pipeline:
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
-            if takeback.wanted(self.passes, number):
+            if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
             if dump_after and one.name == dump_after[0]:
@@ -199,5 +199,5 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
-def _silence(done: int, total: int, what: str) -> None:
+def silence(done: int, total: int, what: str) -> None:
     """Tell nobody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from sparsify.report import units
@@ -41,7 +42,7 @@ def tables(report: Report) -> list[Table]:
 def _optimize(report: Report) -> Iterator[Table]:
     yield _models(report)
     yield from _drift(report)
-    yield nodes(report["nodes"])
+    yield from nodes(report["nodes"])
     yield _passes(report["passes"])
 
 
@@ -100,22 +101,36 @@ def _drift(report: Report) -> Iterator[Table]:
     yield Table("Budgets", ("budget", "output", ">bound against it", "verdict"), tuple(verdicts))
 
 
-def nodes(found: Sequence[dict[str, Any]]) -> Table:
-    """What became of each node, and why."""
+def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """What became of each node, and why. Products that are no linear layers have nothing to count."""
+    prefix = _common_folder([n["name"] for n in found])
+    start = f", names start with {prefix}" if prefix else ""
     rows = [
         (
-            n["name"],
+            n["name"].removeprefix(prefix),
             units.shape(n["shape"]),
             n["decision"],
             units.share(n["sparsity"]),
             units.milliseconds(n["dense_ms"]),
             units.milliseconds(n["rewritten_ms"]),
-            n["reason"] or "",
+            # Decision, zeros and times say what a rewrite is.
+            "; ".join(n["refined"]) if n["rewritten_ms"] and n["decision"] != "left" else n["reason"],
         )
         for n in found
+        if n["shape"]
     ]
     columns = ("node", ">K x N", "decision", ">zeros", ">dense", ">rewritten", "why")
-    return Table("Nodes", columns, tuple(rows))
+    yield Table(f"Linear layers{start}", columns, tuple(rows))
+    others = [(n["name"].removeprefix(prefix), n["reason"].replace(prefix, "")) for n in found if not n["shape"]]
+    yield Table(f"Other products, left as they are{start}", ("node", "why"), tuple(others))
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """What all names start with, up to a slash; empty where that is not worth mentioning."""
+    if len(names) < 2:
+        return ""
+    folders = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    return "".join(f"{parts[0]}/" for parts in takewhile(lambda parts: len(set(parts)) == 1, folders))
 
 
 def _passes(steps: Sequence[dict[str, Any]]) -> Table:
@@ -124,13 +139,14 @@ def _passes(steps: Sequence[dict[str, Any]]) -> Table:
             s["pass"],
             str(s["changes"]),
             str(s["refusals"]),
-            " to ".join(map(str, s["nodes"])),
-            " to ".join(units.size(b) for b in s["bytes"]),
+            str(s["nodes"][-1]),
+            units.size(s["bytes"][-1]),
             units.seconds(s["seconds"]),
         )
         for s in steps
     ]
-    return Table("Passes", ("pass", ">changes", ">refusals", ">nodes", ">size", ">time"), tuple(rows))
+    columns = ("pass", ">changes", ">refusals", ">nodes after", ">size after", ">time")
+    return Table("Passes", columns, tuple(rows))
 
 
 def _layers(found: Sequence[dict[str, Any]]) -> Table:
@@ -160,26 +176,30 @@ def _inspect(report: Report) -> Iterator[Table]:
         ("size", units.size(facts["bytes"])),
         ("nodes", str(facts["nodes"])),
         ("linear layers", str(facts["linear"])),
-        ("share of the weights in them", units.share(facts["linear_share"])),
+        ("sparse operators", str(facts["sparse"])),
+        ("share of the weights in linear layers", units.share(facts["linear_share"])),
         ("opset", str(facts["opset"])),
     ]
     yield Table("Model", ("what", ">value"), tuple(rows))
+    prefix = _common_folder([n["name"] for n in report["nodes"]])
     layers = [
         (
-            n["name"],
+            n["name"].removeprefix(prefix),
             units.shape(n["shape"]),
             units.number(n["rows"]),
             units.share(n["zeros"]),
+            n["pattern"] or "",
             units.milliseconds(n["dense_ms"]),
             units.ratio(n["speedup_o2"]),
             units.ratio(n["speedup_o3"]),
             n["note"] or "",
         )
         for n in report["nodes"]
+        if n["shape"]
     ]
     yield Table(
-        f"Linear layers ({units.count(report['threads'], 'thread')})",
-        ("node", ">K x N", ">rows", ">zeros", ">dense", ">-O2", ">-O3", "note"),
+        f"Linear layers ({units.count(report['threads'], 'thread')}){f', names start with {prefix}' if prefix else ''}",
+        ("node", ">K x N", ">rows", ">zeros", ">pattern", ">dense", ">-O2", ">-O3", "note"),
         tuple(layers),
     )
 

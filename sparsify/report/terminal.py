@@ -9,6 +9,8 @@ from rich.text import Text
 
 from sparsify.report.tables import Report, Table, headline, tables
 
+NAME_WIDTH = 36  # columns of 100 that a row's name may have before others are given any room
+
 
 def show(report: Report, console: Console) -> None:
     """Print the report's tables, then what it comes down to."""
@@ -22,8 +24,13 @@ def show(report: Report, console: Console) -> None:
 def drawn(table: Table) -> rich.table.Table:
     """`table` as rich draws it; what is in a cell is never taken for markup."""
     found = rich.table.Table(title=table.title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for name, numeric in zip(table.names, table.numeric, strict=True):
-        found.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for index, (name, numeric) in enumerate(zip(table.names, table.numeric, strict=True)):
+        longest = max(len(row[index]) for row in table.rows)
+        # What a row is about stays readable longest; explanations give way first.
+        width = min(longest, NAME_WIDTH) if index == 0 else None
+        found.add_column(
+            name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=width
+        )
     for row in table.rows:
         found.add_row(*map(Text, row))
     return found

@@ -171,3 +171,15 @@ def test_rows_of_a_report_follow_the_node(model: ir.Model) -> None:
     assert 0.5 <= first["sparsity"] < 0.55  # half was pruned, and small weights are rounded to 0
     y = runtime.run(runtime.session(model), small.feed())["y"]
     assert y.shape == (small.SAMPLES, small.OUTPUTS)
+
+
+def test_what_was_measured_is_the_reason_that_counts(
+    model: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path))
+    passes = (SparseInt8(min_speedup=1e9), SparseFp32(min_sparsity=0.5))
+    table = nodes.rows(Pipeline(passes).run(model, sample=small.feed()))
+    for row in table:
+        assert row["decision"] == "left"
+        assert row["dense_ms"] > 0
+        assert "50%" not in row["reason"]

@@ -66,6 +66,7 @@ def found() -> dict[str, Any]:
                 "reason": "now SparseMatMulInt8",
                 "dense_ms": 0.725,
                 "rewritten_ms": 0.0123,
+                "refined": ["fused bias"],
                 "drift_share": None,
             },
             {
@@ -74,9 +75,10 @@ def found() -> dict[str, Any]:
                 "decision": "left",
                 "format": None,
                 "sparsity": None,
-                "reason": None,
+                "reason": "neither operand is a constant",
                 "dense_ms": None,
                 "rewritten_ms": None,
+                "refined": [],
                 "drift_share": None,
             },
         ],
@@ -136,7 +138,7 @@ def test_html_is_one_page_that_asks_for_nothing(found: dict[str, Any], tmp_path:
     reader.feed(page)
     assert EVIL in reader.text
     assert not {"script", "link", "img", "b"} & set(reader.tags)
-    assert reader.tags.count("table") == len(report.tables(found)) == 5
+    assert reader.tags.count("table") == len(report.tables(found)) == 6
 
 
 def test_junit_has_a_failure_for_each_broken_budget(found: dict[str, Any], tmp_path: Path) -> None:

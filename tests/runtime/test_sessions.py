@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from sparsify import cost, formats, ops, runtime
+from sparsify import cost, formats, kernels, ops, runtime
 from sparsify.errors import ExitStatus, InputError
 from sparsify.runtime import source
 
@@ -144,5 +144,7 @@ def test_our_operators_run_with_and_without_our_kernels():
         assert runtime.run(session, {"X": X})["Y"].tolist() == X.tolist()
 
 
-def test_only_models_with_our_operators_call_our_kernels():
+def test_only_models_with_our_operators_call_our_kernels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(kernels.ISA_VARIABLE, raising=False)  # a forced scalar path counts as ours
     assert not runtime.calls_native(proto())
+    assert runtime.calls_native(operator_model()) == (kernels.isa() not in (None, "scalar"))
