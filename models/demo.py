@@ -2,7 +2,7 @@
 
     python -m models.demo [--offline] [--to FOLDER]
 
-Writes the optimised model and its report into `demo/`. Exits 1 when the reloaded file gives other answers.
+Writes the model at -O2 and -O3, and a report of each, into `demo/`. Exits 1 when the reloaded file gives other answers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from models.subjects import Subject, digits, dynamic_int8, feeds_of, minilm
 from sparsify import report, runtime
 from sparsify.cli import talk
 
-OURS, WITHOUT_US = "sparsify", "sparsify's file in a stock session"
 RUNNER = Path(__file__).with_name("stock.py")
 THREADS = 1
 INT8_STEPS = 255  # a row of activations is rounded to this many steps
@@ -38,21 +38,46 @@ def main() -> int:
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantiser talks on the root logger
 
     subject = _subject(folder / "data", offline=options.offline)
-    talk.say(f"optimising {subject.name} at -O3", quiet=False)
-    with talk.progress(quiet=False) as progress:
-        result = sparsify.optimize(subject.model, data=subject.calibration, level=3, threads=THREADS, progress=progress)
-    optimised, account = folder / f"{subject.model.stem}.sparse.onnx", folder / "report.json"
-    result.save(optimised)
-    report.write(result.report, account)
-    int8 = dynamic_int8(subject.model, folder / f"{subject.model.stem}.dynamic-int8.onnx")
-
-    talk.show_table(_nodes(result.report["nodes"]))
-    files = {"onnxruntime fp32": subject.model, "its dynamic int8": int8, OURS: optimised, WITHOUT_US: optimised}
-    talk.show_table(_comparison(subject, files))
-    agreement, agree = _reload(subject, optimised, folder)
+    exact, _ = _optimise(subject, 2, folder)
+    pruned, nodes = _optimise(subject, 3, folder)
+    talk.show_table(_nodes(nodes))
+    talk.show_table(
+        _comparison(
+            subject,
+            Contender("onnxruntime fp32", subject.model),
+            Contender("its dynamic int8", dynamic_int8(subject.model, folder / f"{subject.model.stem}.int8.onnx")),
+            Contender("sparsify -O2, int8", exact, native=True),
+            Contender("sparsify -O3, pruned", pruned, native=True),
+            Contender("-O3, stock session", pruned),
+        )
+    )
+    agreement, agree = _reload(subject, pruned, folder)
     talk.show_table(agreement)
-    talk.say(f"wrote {optimised} and {account}", quiet=False)
     return 0 if agree else 1
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A file, and whether its session gets our kernels. Without them it is what `pip install onnxruntime` runs."""
+
+    name: str
+    file: Path
+    native: bool = False
+
+
+def _optimise(subject: Subject, level: int, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Write the model at `level` and its report; the file, and what became of each node."""
+    talk.say(f"optimising {subject.name} at -O{level}", quiet=False)
+    with talk.progress(quiet=False) as progress:
+        result = sparsify.optimize(
+            subject.model, data=subject.calibration, level=level, threads=THREADS, progress=progress
+        )
+    file = folder / f"{subject.model.stem}.O{level}.onnx"
+    account = file.with_suffix(".json")
+    result.save(file)
+    report.write(result.report, account)
+    talk.say(f"wrote {file} and {account}", quiet=False)
+    return file, result.report["nodes"]
 
 
 def _options() -> argparse.Namespace:
@@ -87,20 +112,19 @@ def _nodes(nodes: list[dict[str, Any]]) -> report.Table:
     return report.Table(title, ("node", ">K x N", ">zeros", "decision", "why"), tuple(rows))
 
 
-def _comparison(subject: Subject, files: dict[str, Path]) -> report.Table:
-    """Size, latency and drift of each file; the first is what the others are compared with."""
-    base = next(iter(files.values()))
-    # Only ours gets our kernels; the others are exactly what `pip install onnxruntime` runs.
-    sessions = {name: runtime.session(f, threads=THREADS, native=name == OURS) for name, f in files.items()}
+def _comparison(subject: Subject, *contenders: Contender) -> report.Table:
+    """Size, latency and drift of each; the first is what the others are compared with."""
+    base = contenders[0]
+    sessions = {c.name: runtime.session(c.file, threads=THREADS, native=c.native) for c in contenders}
     timings = runtime.interleave(sessions, feeds_of(subject.held_out)[:4])
-    drift = {f: _cosine(base, f, subject) for f in dict.fromkeys(files.values())}
+    drift = {f: _cosine(base.file, f, subject) for f in {c.file for c in contenders}}
 
     rows = []
-    for name, file in files.items():
-        time, (cosine, interval) = timings[name], drift[file]
-        speedup = next(iter(timings.values())).median_ms / time.median_ms
-        latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f} ms"
-        rows.append((name, f"{runtime.size_bytes(file) / 1e6:.1f} MB", *latency, f"{speedup:.2f}x", cosine, interval))
+    for contender in contenders:
+        time, size = timings[contender.name], runtime.size_bytes(contender.file)
+        latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f}"
+        speedup = f"{timings[base.name].median_ms / time.median_ms:.2f}x"
+        rows.append((contender.name, f"{size / 1e6:.1f} MB", *latency, speedup, *drift[contender.file]))
     title = f"{subject.name}: {subject.rows}, {THREADS} thread; cosine of `{subject.output}` on held-out samples"
     columns = ("", ">size", ">latency", ">middle half", ">speedup", ">cosine", ">95 % interval")
     return report.Table(title, columns, tuple(rows))

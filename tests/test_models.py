@@ -147,9 +147,9 @@ def test_the_demo_runs_where_there_is_no_network(tmp_path: Path, root: Path):
     assert "falling back" in done.stderr
     assert "agrees" in done.stdout
     assert {"layer1", "layer2", "layer3"} <= set(done.stdout.split())
-    assert {node["name"] for node in json.loads((tmp_path / "report.json").read_text())["nodes"]} == {
+    assert {node["name"] for node in json.loads((tmp_path / "digits.O3.json").read_text())["nodes"]} == {
         "layer1",
         "layer2",
         "layer3",
     }
-    onnx.checker.check_model(str(tmp_path / "digits.sparse.onnx"), full_check=True)
+    onnx.checker.check_model(str(tmp_path / "digits.O3.onnx"), full_check=True)
