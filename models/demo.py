@@ -149,27 +149,28 @@ def _reload(subject: Subject, optimised: Path, folder: Path) -> tuple[report.Tab
 
     rows, verdicts = [], []
     for name, ours in native.items():
-        difference = float(np.max(np.abs(ours.astype(np.float64) - stock[name]), initial=0.0))
+        difference = float(np.sqrt(np.mean((ours.astype(np.float64) - stock[name]) ** 2))) if ours.size else 0.0
         bound = bound_of(ours)
         verdicts.append(difference <= bound)
         rows.append((name, f"{difference:.3g}", f"{bound:.3g}", "agrees" if verdicts[-1] else "DIFFERS"))
-    columns = ("output", ">max abs difference", ">bound", "verdict")
+    columns = ("output", ">rms difference", ">bound", "verdict")
     title = "The same file in a process with a stock onnxruntime alone"
     return report.Table(title, columns, tuple(rows)), all(verdicts)
 
 
 def bound_of(output: npt.NDArray[np.generic]) -> float:
-    """How far a correct run may be from another: one step of int8 rounding over the range of the output.
+    """How far (root mean square) a correct run may be from another: as far as two independent int8 roundings.
 
     The integer sums of both runs are equal for equal inputs. Their float parts may differ in the last bit, and where
-    an activation lies that near the middle between two steps, it is rounded up in one run and down in the other: one
-    step, 1/255 of its row's range. The model itself was rounded to such steps, so answers that are within one step
-    of each other are equal as far as it can tell. Integers (ids that pass through) must be equal.
+    an activation lies that near the middle between two steps, it is rounded up in one run and down in the other. A
+    rounding to steps of s has an error of variance s^2 / 12; two runs whose roundings had nothing to do with each other
+    would differ by s / sqrt 6, and correct runs share nearly all of theirs. s is 1/255 of the output's range, as for
+    the activations inside. Integers (ids that pass through) must be equal.
     """
     if output.size == 0 or not np.issubdtype(output.dtype, np.floating):
         return 0.0
     values = output.astype(np.float64)
-    return float(values.max() - values.min()) / INT8_STEPS
+    return float(values.max() - values.min()) / (INT8_STEPS * 6**0.5)
 
 
 if __name__ == "__main__":
