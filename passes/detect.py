@@ -47,7 +47,7 @@ class Detect(Pass):
         mask = layer.matrix() != 0
         k, n = layer.shape
         sparsity = 1 - np.count_nonzero(mask) / mask.size
-        pattern = tightest(mask, self.block)
+        pattern = tightest(mask, self.block) if k >= self.block else None  # a short block says little
         facts = {
             "op": layer.node.op_type,
             "shape": [k, n],

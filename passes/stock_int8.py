@@ -68,12 +68,11 @@ class StockInt8(Pass):
             key = (graph, layer.source, layer.transposed, layer.alpha)
             if key not in stored:
                 stem = layer.source.name or layer.name
-                arrays = quantize(matrix, _REDUCED if self.reduce_range else LEVELS)
-                weight, scale = (
-                    add_initializer(graph, a, f"{stem}.{n}", taken)
-                    for a, n in zip(arrays, ("quantized", "scale"), strict=True)
+                q, scale = quantize(matrix, _REDUCED if self.reduce_range else LEVELS)
+                stored[key] = (
+                    add_initializer(graph, q, f"{stem}.quantized", taken),
+                    add_initializer(graph, scale, f"{stem}.scale", taken),
                 )
-                stored[key] = weight, scale
             _replace(layer, stored[key], quantized, taken)
             facts |= {
                 "format": "stock-int8",

@@ -104,14 +104,14 @@ def _erf_gelu(x: ir.Value) -> tuple[ir.Node, ...] | None:
 def _product(x: ir.Value, user: ir.Node, add: ir.Node) -> tuple[ir.Node, ...] | None:
     """The nodes that multiply `x`, read by `user`, the output of `add`, and 0.5."""
     last = _line(add, 1)
-    if user.op_type != "Mul" or not last or last[0].op_type != "Mul":
+    if not last or last[0].op_type != "Mul":
         return None
     u, first = add.outputs[0], last[0]
     if _other(first, u) is x:  # (x * u) * 0.5
         then = _line(first, 1)
         return (first, then[0]) if then and _scaled_by(then[0], first.outputs[0], 0.5) else None
     if _scaled_by(first, u, 0.5):  # x * (u * 0.5)
-        return (first, user) if _other(user, x) is first.outputs[0] and _line(first, 1) == [user] else None
+        return (first, user) if user.op_type == "Mul" and _line(first, 1) == [user] else None
     if _scaled_by(user, x, 0.5) and _line(user, 1) == [first]:  # (x * 0.5) * u
         return (user, first)
     return None

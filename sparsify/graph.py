@@ -97,6 +97,11 @@ def nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from function.all_nodes()
 
 
+def opset(model: ir.Model) -> int:
+    """The version of ONNX's own operators that `model` imports, under either of the domain's two names; 0 if none."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
 def node_name(node: ir.Node) -> str:
     """The node's name; one made from its output, which is unique, when it has none."""
     return node.name or f"{node.op_type} -> {node.outputs[0].name}"
@@ -324,11 +329,10 @@ def _constant_attribute(node: ir.Node) -> ir.TensorProtocol | None:
 
 
 def _why_not_constant(x: ir.Value, weight: ir.Value) -> str:
-    if weight.is_graph_input():
-        kind = "an initializer that callers may override" if weight.is_initializer() else "an input of the model"
-        return f"the weight `{weight.name}` is {kind}"
     if is_constant(x):
         return "the constant is on the left"
+    if weight.is_graph_input() and weight.is_initializer():
+        return f"the weight `{weight.name}` is an initializer that callers may override"
     producer = weight.producer()
-    made = f", made by {producer.op_type}" if producer is not None else ""
-    return f"neither operand is a constant (`{weight.name}`{made})"
+    origin = "an input" if producer is None else f"made by {producer.op_type}"
+    return f"neither operand is a constant (`{weight.name}` is {origin})"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import formats, ops
-from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, substitute
+from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, opset, substitute
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 
 
@@ -90,8 +90,8 @@ class Lowering(Pass):
             "sparsity": encoded.weight.sparsity,
             "bytes_after": encoded.nbytes,
         }
-        if (opset := scope.model.opset_imports[""]) < encoded.operator.min_opset:
-            return Refusal(layer.name, f"opset {opset} is below {encoded.operator.min_opset}", facts)
+        if opset(scope.model) < encoded.operator.min_opset:
+            return Refusal(layer.name, f"opset {opset(scope.model)} is below {encoded.operator.min_opset}", facts)
         bias = layer.bias_vector()
         arrays = ops.inputs_of(
             encoded.weight, np.zeros(layer.shape[1], np.float32) if bias is None else bias, encoded.scale
@@ -100,6 +100,8 @@ class Lowering(Pass):
             facts |= self._measure(matrix, arrays, encoded.operator, layer)
             if facts["speedup"] < self.min_speedup:
                 return Refusal(layer.name, self._too_slow(facts), facts)
+        scope.model.opset_imports.setdefault("", opset(scope.model))  # it may be imported as `ai.onnx`
+        scope.model.opset_imports.pop("ai.onnx", None)
         ops.add_operator(scope.model, encoded.operator)
         _replace(scope, layer, encoded.operator, arrays, add_bias=bias is None)
         saved = f"{layer.tensor.nbytes} to {encoded.nbytes} bytes"

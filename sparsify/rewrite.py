@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from sparsify import ops
 from sparsify.errors import UsageError
-from sparsify.graph import Linear, Unsupported, find_linear, node_name
+from sparsify.graph import Linear, Unsupported, find_linear, node_name, opset
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ def layers(model: ir.Model) -> list[Linear | Refusal]:
 
     The bodies of our own operators are not the user's nodes and are left out.
     """
-    opset = model.opset_imports.get("", 0)
+    version = opset(model)
     found: list[Linear | Refusal] = []
     for node in model.graph.all_nodes():
         layer = find_linear(node)
         if isinstance(layer, Unsupported):
             found.append(Refusal(layer.name, layer.reason))
-        elif layer is not None and opset < ops.MIN_OPSET:
-            reason = f"the model's opset {opset} is below {ops.MIN_OPSET}: convert it with onnx.version_converter"
+        elif layer is not None and version < ops.MIN_OPSET:
+            reason = f"the model's opset {version} is below {ops.MIN_OPSET}: convert it with onnx.version_converter"
             found.append(Refusal(layer.name, reason))
         elif layer is not None:
             found.append(layer)

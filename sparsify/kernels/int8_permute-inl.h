@@ -39,18 +39,16 @@ class Int8Permute final : public Product {
     const QuantizedRows quantized(rows, stream_.k);
     quantize_rows<V, L::kSigned>(x, rows, stream_.k, quantized, pool);
 
-    // A task's quantised rows, the weights of a group and their outputs share L2.
-    const int64_t block_rows = round_up(std::clamp<int64_t>((48 << 10) / quantized.stride, 32, 128), L::kRows);
-    const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
-    const int64_t products =
-        std::max<int64_t>(1, stream_.offset.back() / stream_.groups * std::min(rows, block_rows));
-    const int64_t groups = std::clamp<int64_t>(kTaskProducts / products, 1, stream_.groups);
+    // A task is a block of rows times a chunk of groups whose weights stay in L2 while all its rows go over them.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t size = std::max<int64_t>(stream_.offset.back(), 1);
+    const int64_t groups = std::clamp<int64_t>(kTaskBytes * stream_.groups / size, 1, stream_.groups);
     const int64_t chunks = (stream_.groups + groups - 1) / groups;
     pool.each(row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * block_rows, last = std::min(first + block_rows, rows);
-      const int64_t group = task % chunks * groups;
-      for (int64_t g = group; g < std::min(group + groups, stream_.groups); ++g) {
-        for (int64_t m = first; m < last; m += L::kRows) {
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
+      for (int64_t m = first; m < last; m += L::kRows) {
+        for (int64_t g = group; g < end; ++g) {
           tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), y);
         }
       }
@@ -71,7 +69,8 @@ class Int8Permute final : public Product {
   }
 
  private:
-  static constexpr int64_t kTaskProducts = 1 << 21;  // of a task: 10 to 40 us
+  static constexpr int64_t kTaskRows = 128;
+  static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 512 KB
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
 
   // sum[r] += row r of q times the group whose codes and weights these are.

@@ -17,10 +17,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "contract.h"
 #include "epilogue-inl.h"
-#include "quantize.h"
+#include "quantize_avx512.h"
 #include "scratch.h"
 #include "vector_avx512.h"
 
@@ -33,33 +34,8 @@ constexpr int64_t kPair = 2 * kGroup;  // columns of a tile
 constexpr int64_t kRows = 8;           // rows of a tile
 constexpr uint8_t kDense = 16;         // steps of a block without positions
 constexpr int64_t kDenseFrom = 12;     // steps with positions from which plain ones are faster
-constexpr int64_t kRowBytes = 48 << 10;    // quantised rows of a task: a pair's weights, these and their outputs share L2
-constexpr int64_t kFewestRows = 32, kMostRows = 128;  // of a task; fastest of 16 to 256 at K of 384 to 1536 (Zen 4)
-constexpr int64_t kTaskProducts = 1 << 21;  // about 12 us at 165 G products/s (Zen 4, 3.6 GHz)
-
-RowRange range_of(const float* x, int64_t k) {
-  __m512 low = _mm512_setzero_ps(), high = low, poison = low;
-  for (int64_t i = 0; i < k; i += 16) {
-    const __m512 v = _mm512_maskz_loadu_ps(first_lanes(k - i), x + i);
-    low = _mm512_min_ps(low, v);
-    high = _mm512_max_ps(high, v);
-    poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison);
-  }
-  return {_mm512_reduce_min_ps(low), _mm512_reduce_max_ps(high), _mm512_reduce_add_ps(poison)};
-}
-
-// Writes `stride` bytes: q, then zeros.
-void fill(const float* x, int64_t k, int64_t stride, const RowScale& row, uint8_t* q) {
-  const __m512 inverse = _mm512_set1_ps(row.inverse);
-  const __m512i zero_point = _mm512_set1_epi32(row.zero_point);
-  for (int64_t i = 0; i < stride; i += 16) {
-    const __mmask16 inside = first_lanes(std::max<int64_t>(k - i, 0));
-    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + i), inverse);
-    __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(v), zero_point);  // to nearest even
-    rounded = _mm512_maskz_max_epi32(inside, rounded, _mm512_setzero_si512());
-    _mm_store_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtusepi32_epi8(rounded));
-  }
-}
+constexpr int64_t kTaskRows = 128;
+constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 1 MB
 
 // acc[g][r] += rows r of q times group g, over all blocks. `w` is this tile's stream.
 template <int R, int G>
@@ -103,6 +79,7 @@ class Int8Permute final : public Product {
         blocks_((w.k + kBlock - 1) / kBlock),
         pairs_((w.n + kPair - 1) / kPair),
         activation_(epilogue.activation),
+        least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())),
         scale_(padded(epilogue.scale)),
         bias_(padded(epilogue.bias)) {
     std::vector<int32_t> sums(static_cast<size_t>(n_));
@@ -118,16 +95,15 @@ class Int8Permute final : public Product {
     const QuantizedRows quantized(rows, k_);
     quantize(x, rows, quantized, pool);
 
-    const int64_t block_rows = round_up(std::clamp(kRowBytes / quantized.stride, kFewestRows, kMostRows), kRows);
-    const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
-    const int64_t products = std::max<int64_t>(1, stream_size_ / 2 / pairs_ * std::min(rows, block_rows));
-    const int64_t pairs = std::clamp<int64_t>(kTaskProducts / products, 1, pairs_);
+    // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * pairs_ / std::max<int64_t>(stream_size_, 1), 1, pairs_);
     const int64_t chunks = (pairs_ + pairs - 1) / pairs;
     pool.each(row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * block_rows, last = std::min(first + block_rows, rows);
-      const int64_t pair = task % chunks * pairs;
-      for (int64_t p = pair; p < std::min(pair + pairs, pairs_); ++p) {
-        for (int64_t m = first; m < last; m += kRows) tile(p, quantized, m, std::min(kRows, last - m), y);
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, pairs_);
+      for (int64_t m = first; m < last; m += kRows) {
+        for (int64_t p = pair; p < end; ++p) tile(p, quantized, m, std::min(kRows, last - m), y);
       }
     });
   }
@@ -194,8 +170,8 @@ class Int8Permute final : public Product {
     const int64_t chunk = std::max<int64_t>(1, (32 << 10) / k_);  // rows: about 8 us of two passes at 4 values/ns
     pool.each((rows + chunk - 1) / chunk, [&](int64_t task) {
       for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
-        const RowScale row = row_scale(range_of(x + m * k_, k_));
-        fill(x + m * k_, k_, out.stride, row, out.q + m * out.stride);
+        const RowScale row = row_scale(range_avx512(x + m * k_, k_));
+        fill_avx512(x + m * k_, k_, out.stride, row, out.q + m * out.stride);
         out.scale[m] = row.scale;
         out.zero_point[m] = row.zero_point;
       }
@@ -210,16 +186,30 @@ class Int8Permute final : public Product {
     }
     accumulate<R, G>(steps_.data() + pair * blocks_, blocks_, stream_.get() + offset_[pair * blocks_],
                      in.q + m * in.stride, in.stride, acc);
-    for (int g = 0; g < G; ++g) {
-      const int64_t c = pair * kPair + g * kGroup;
+    finish<R, G>(acc, pair * kPair, in, m, y);
+  }
+
+  // Dequantise, bias, activation, store: acc[g][r] is row m + r, columns c + 16 g. Unrolled, so that acc never leaves
+  // its registers; Gelu is too long for that and goes over what was stored, which is still in L1.
+  template <int R, int G>
+  void finish(const __m512i (&acc)[G][R], int64_t c, const QuantizedRows& in, int64_t m, float* y) const {
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512i sum = _mm512_load_si512(column_sum_.get() + c);
       const __m512 scale = _mm512_load_ps(scale_.get() + c), bias = _mm512_load_ps(bias_.get() + c);
+      const __mmask16 inside = first_lanes(n_ - c);
+      float* out = y + m * n_ + c;
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512i shift = _mm512_mullo_epi32(sum, _mm512_set1_epi32(in.zero_point[m + r]));
-        __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[g][r], shift));
-        v = _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(in.scale[m + r])), scale);
-        v = activate<Avx512Lanes>(_mm512_add_ps(v, bias), activation_);
-        _mm512_mask_storeu_ps(y + (m + r) * n_ + c, first_lanes(n_ - c), v);
+        const __m512 total = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[g][r], shift));
+        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(total, _mm512_set1_ps(in.scale[m + r])), scale);
+        _mm512_mask_storeu_ps(out + r * n_, inside, _mm512_max_ps(least_, _mm512_add_ps(v, bias)));
+      }
+      if (activation_ != Activation::kGelu) continue;
+      for (int r = 0; r < R; ++r) {
+        const __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n_);
+        _mm512_mask_storeu_ps(out + r * n_, inside, activate<Avx512Lanes>(v, Activation::kGelu));
       }
     }
   }
@@ -244,6 +234,7 @@ class Int8Permute final : public Product {
 
   int64_t k_, n_, blocks_, pairs_;
   Activation activation_;
+  __m512 least_;                    // 0 for Relu, else minus infinity; max(least, NaN) is NaN
   Aligned<float> scale_, bias_;     // [pairs * 32]
   Aligned<int32_t> column_sum_;     // [pairs * 32]
   std::vector<uint8_t> steps_;      // [pairs, blocks]: 0 to 11 with positions, or kDense

@@ -1,7 +1,7 @@
 // Quantising one row x [K] of activations to unsigned 8 bit, asymmetric; see sparsify/ops/bodies.py:
 //
 //   low = min(x, 0), high = max(x, 0), span = max(high - low, 1e-30), inverse = 255 / span
-//   z = round(-low inverse), s = span / 255 + sum(x 0), q = clip(round(x inverse) + z, 0, 255)
+//   z = round(-low inverse), s = span / 255 - sum(x 0), q = clip(round(x inverse) + z, 0, 255)
 //
 // Every operation rounds once, in this order, on every ISA: q, z and s are bit-identical. The two passes over x
 // are per ISA (quantize-inl.h); what lies between them is here.

@@ -8,16 +8,17 @@ such operator exists (ReduceMin, ReduceMax) there is one body per range of opset
 Shapes: X [..., K], W [K, N], bias [N], scale [N], Y [..., N].
 
 A row x that holds a NaN or an infinity comes out as NaN in every column, as it mostly would from a dense product,
-which meets it as 0 * infinity wherever W is 0. The term sum(x * 0), 0 for any other row, does that.
+which meets it as 0 * infinity wherever W is 0. The term sum(x * 0), 0 for any other row, does that; it is subtracted
+because onnxruntime fuses a MatMul and an Add into a Gemm that refuses 0 rows.
 
 Float operator:
 
-    Y = (X + sum_k(X * 0)) W + bias
+    Y = (X - sum_k(X * 0)) W + bias
 
 Integer operator; W = w * scale with w int8, activations quantised per row x of X (asymmetric, u8):
 
     low = min(x, 0),  high = max(x, 0),  span = max(high - low, 1e-30)
-    inverse = 255 / span,  z = round(-low * inverse),  s = span / 255 + sum(x * 0)
+    inverse = 255 / span,  z = round(-low * inverse),  s = span / 255 - sum(x * 0)
     q = clip(round(x * inverse) + z, 0, 255)
     Y = float(q w - z * sum_k(w)) * s * scale + bias
 
@@ -130,7 +131,7 @@ def QuantizeRows(X, shape):
     zero_point = op.Round(op.Neg(low) * inverse)
     shifted = op.Round(X * inverse) + zero_point
     q = op.Clip(shifted, zero, levels)
-    scale = span / levels + Poison(X, shape)
+    scale = span / levels - Poison(X, shape)
     return op.Cast(q, to=_UINT8), op.Cast(zero_point, to=_INT32), scale
 
 
@@ -150,12 +151,12 @@ def IntegerProduct(X, W, shape, scale, bias):
 
 @script(_sparsify, default_opset=op)
 def SparseMatMul(X, mask, values, shape, bias):
-    return op.MatMul(X + Poison(X, shape), DecodeBitmask(mask, values, shape)) + bias
+    return op.MatMul(X - Poison(X, shape), DecodeBitmask(mask, values, shape)) + bias
 
 
 @script(_sparsify, default_opset=op)
 def SparseMatMulDelta(X, gaps, values, shape, bias):
-    return op.MatMul(X + Poison(X, shape), DecodeDelta(gaps, values, shape)) + bias
+    return op.MatMul(X - Poison(X, shape), DecodeDelta(gaps, values, shape)) + bias
 
 
 @script(_sparsify, default_opset=op)
@@ -175,7 +176,7 @@ def SparseMatMulColumns(X, rows, gaps, values, shape, bias):
     last = op16.Constant(value=LAST)
     k = op16.Slice(shape, first, second, first)
     n = op16.Slice(shape, second, op16.Constant(value=THIRD), first)
-    tokens = op16.Transpose(op16.Reshape(X + Poison(X, shape), op16.Concat(last, k, axis=0)), perm=[1, 0])
+    tokens = op16.Transpose(op16.Reshape(X - Poison(X, shape), op16.Concat(last, k, axis=0)), perm=[1, 0])
     m = op16.Slice(op16.Shape(tokens), second, op16.Constant(value=THIRD), first)
     picked = op16.Gather(tokens, rows, axis=0)
     column = op16.Constant(value=COLUMN)

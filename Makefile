@@ -1,0 +1,52 @@
+# Everything a newcomer types. Each target that needs the environment makes it; `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Only these make a new install necessary: Python sources are used where they are (an editable install).
+SOURCES := pyproject.toml $(shell find sparsify/kernels -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt)
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench wheel clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## make a real transformer faster, measure its drift, and run the file in a stock onnxruntime
+	@$(BIN)/python -m models.demo
+
+test: $(READY) ## the tests (minutes)
+	@$(BIN)/python -m pytest
+
+test-all: $(READY) ## the tests, the slow ones too
+	@$(BIN)/python -m pytest -m ''
+
+lint: $(READY) ## ruff, mypy, and the floors that imports must keep to
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## MiniLM against onnxruntime's fp32 and dynamic int8; exits 1 when a target is missed
+	@$(BIN)/python -m benchmarks.minilm
+
+wheel: $(READY) ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what make made, fetched models aside
+	rm -rf $(VENV) build dist demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $(PYTHON) is older than 3.10; try make PYTHON=python3.12" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "error: no C++ compiler; install g++ or clang, or set CXX" >&2; exit 1; }
+	@echo "preparing $(VENV): about a minute, once" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Real models and data for the demo, the benchmarks and the tests. Not installed: run from a checkout."""

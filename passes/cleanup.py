@@ -1,0 +1,170 @@
+"""Clean a model with onnx_ir's and onnxscript's own passes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from onnxscript.optimizer._constant_folding import FoldConstantsPass
+
+from sparsify.graph import nodes
+from sparsify.rewrite import Change, Event, Pass, Refusal
+
+_RANDOM = {
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+_MIN_IR_VERSION = 4  # the first in which an initializer need not be an input
+
+
+@dataclass(frozen=True)
+class Cleanup(Pass):
+    """Folds constants, removes duplicates and what is not used.
+
+    What:
+        Constant folding, identity elimination, lifting of Constant nodes to initializers, deduplication of
+        initializers, common subexpressions, unused nodes and functions: passes of onnx_ir and onnxscript, in that
+        order. One change is reported for each that did something. Names of inputs and outputs stay.
+        Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
+        which is how runtimes treat them anyway.
+    When it fires:
+        On every model.
+    When it refuses:
+        A folded result of more than `fold_limit` elements, unless it frees as much; random operators.
+        Identity elimination, where it would rename an output or make a subgraph return a value of its outer
+        scope; common subexpressions, where a model holds random operators.
+    Mathematics:
+        None.
+    Cost:
+        Loads and evaluates what it folds.
+    Drift:
+        Rounding of folded expressions, computed by onnx's reference evaluator.
+    Source:
+        onnx_ir.passes.common, onnxscript.optimizer.
+    """
+
+    name: ClassVar[str] = "cleanup"
+
+    fold_limit: int = 8192  # elements of a folded operand or result
+
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        with _quiet():
+            yield from self._clean(model)
+
+    def _clean(self, model: ir.Model) -> Iterator[Event]:
+        if model.ir_version < _MIN_IR_VERSION:
+            model.ir_version = _MIN_IR_VERSION
+            common.RemoveInitializersFromInputsPass()(model)
+            yield Change("", f"raised the IR version to {_MIN_IR_VERSION}: weights are constants, not inputs")
+        for what, make, obstacle in self._steps():
+            if reason := obstacle(model):
+                yield Refusal("", f"{what} left out: {reason}")
+                continue
+            before, count = _fingerprint(model), model.graph.num_nodes()
+            make()(model)
+            if _fingerprint(model) != before:
+                yield Change("", f"{what}: {count} nodes, now {model.graph.num_nodes()}")
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]]:
+        yield "constant folding", self._fold, _never
+        yield "identity elimination", common.IdentityEliminationPass, _renames
+        yield "lifting of constants", lambda: common.LiftConstantsToInitializersPass(size_limit=1), _never
+        yield "deduplication of initializers", common.DeduplicateInitializersPass, _never
+        yield "common subexpressions", common.CommonSubexpressionEliminationPass, _random
+        yield "unused nodes", common.RemoveUnusedNodesPass, _never
+        yield "unused functions", common.RemoveUnusedFunctionsPass, _never
+
+    def _fold(self) -> ir.passes.InPlacePass:
+        # None leaves the decision to the pass, which also spares ConstantOfShape and quantised weights.
+        return FoldConstantsPass(
+            shape_inference=False,
+            input_size_limit=self.fold_limit,
+            output_size_limit=self.fold_limit,
+            should_fold=lambda node: False if node.op_type in _RANDOM else None,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries from warning about what is no concern of the user, such as what they left as it was."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _never(_: ir.Model) -> str:
+    return ""
+
+
+def _random(model: ir.Model) -> str:
+    # onnx_ir knows some of them; Bernoulli and Dropout in training mode would become one.
+    found = sorted({node.op_type for node in nodes(model)} & _RANDOM)
+    return f"the model holds {', '.join(found)}" if found else ""
+
+
+def _renames(model: ir.Model) -> str:
+    """Why identity elimination would break the model: it renames an output's source whatever else that is."""
+    for node in nodes(model):
+        if node.op_type != "Identity" or node.domain != "" or not node.outputs[0].is_graph_output():
+            continue
+        source = node.inputs[0]
+        if source is None or source.is_graph_input() or source.is_initializer():
+            continue
+        if source.is_graph_output():
+            return f"`{source.name}` and `{node.outputs[0].name}` are outputs of the same value"
+        if source.graph is not node.graph:
+            return f"the subgraph output `{node.outputs[0].name}` is a value of the outer scope"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Compares by identity, and keeps what it compares alive so that no other object takes its place."""
+
+    thing: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def _fingerprint(model: ir.Model) -> list[object]:
+    """What is serialised of a model, with tensors by identity: equal before and after means the same bytes."""
+    found: list[object] = [str(model.opset_imports), str(model.metadata_props)]
+    for graph in model.graphs():
+        found += [_signature(v) for v in (*graph.inputs, *graph.outputs)]
+        found += [(name, _Same(v.const_value)) for name, v in graph.initializers.items()]
+    for node in nodes(model):
+        attributes = [
+            (a.name, _Same(a.value) if a.type in _BY_IDENTITY else str(a.value), a.ref_attr_name)
+            for a in node.attributes.values()
+        ]
+        inputs = [None if v is None else v.name for v in node.inputs]
+        found.append((node.domain, node.op_type, node.name, inputs, [_signature(v) for v in node.outputs], attributes))
+        found.append(str(node.metadata_props))
+    return [*found, *(str(key) for key in model.functions)]
+
+
+_BY_IDENTITY = {ir.AttributeType.TENSOR, ir.AttributeType.TENSORS, ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+
+
+def _signature(value: ir.Value) -> tuple[str | None, str, str]:
+    return value.name, str(value.type), str(value.shape)

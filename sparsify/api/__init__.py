@@ -1,0 +1,22 @@
+"""What a program calls, and what the command line reports. Programs find the former in `sparsify` itself."""
+
+from sparsify.api.comparison import compare
+from sparsify.api.drift import audit, report_of
+from sparsify.api.examination import examine
+from sparsify.api.inspection import inspect
+from sparsify.api.networks import from_scipy
+from sparsify.api.optimizer import Result, optimize
+from sparsify.api.sessions import InferenceSession, register
+
+__all__ = [
+    "InferenceSession",
+    "Result",
+    "audit",
+    "compare",
+    "examine",
+    "from_scipy",
+    "inspect",
+    "optimize",
+    "register",
+    "report_of",
+]

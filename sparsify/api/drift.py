@@ -1,0 +1,81 @@
+"""The audit as a program and as the command line call it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsify import modelio
+from sparsify.api import facts
+from sparsify.api.samples import DataSource, read
+from sparsify.audit import DriftReport
+from sparsify.audit import audit as compare
+from sparsify.budget import Budget
+from sparsify.budget import parse as parse_budget
+from sparsify.modelio import Source
+from sparsify.pipeline.run import Progress
+
+
+def audit(
+    base: Source,
+    candidate: Source,
+    data: DataSource,
+    budget: str | Sequence[str] = (),
+    *,
+    layers: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> DriftReport:
+    """How far `candidate` has drifted from `base` on all of `data`; true when inside every budget.
+
+    Args:
+        base: the model that is right.
+        candidate: the model to judge.
+        data: as in `optimize`.
+        budget: what the drift must keep to, such as "cosine>=0.99".
+        layers: also measure each layer.
+        seed: of the bootstrap.
+        threads: onnxruntime's; its own choice if not given.
+        progress: called with (steps done, steps in all, what is under way).
+
+    Raises:
+        UsageError: a budget that makes no sense.
+        InputError: models or data that cannot be used, or that do not belong together.
+    """
+    right = modelio.load(base)
+    return compare(
+        right,
+        modelio.load(candidate),
+        read(data, right),
+        budgets=budgets(budget),
+        layers=layers,
+        seed=seed,
+        threads=threads,
+        progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
+    )
+
+
+def report_of(
+    base: str | Path, candidate: str | Path, data: DataSource, budget: str | Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
+    """What `sparsify audit` reports; arguments as of `audit`."""
+    found = audit(base, candidate, data, budget, **options)
+    drift = facts.drift(found)
+    return {
+        "kind": "audit",
+        "title": "Sparsify: audit",
+        "summary": facts.verdict(drift),
+        "accepted": bool(found),
+        **facts.place(),
+        "base": facts.model(base),
+        "candidate": facts.model(candidate),
+        "drift": drift,
+        "layers": facts.finite(found.to_dict())["layers"],
+    }
+
+
+def budgets(texts: str | Sequence[str]) -> tuple[Budget, ...]:
+    """Budgets from their text, or a list of texts."""
+    return tuple(parse_budget(text) for text in ([texts] if isinstance(texts, str) else texts))

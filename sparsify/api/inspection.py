@@ -1,0 +1,116 @@
+"""What could be done with a model, on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsify import graph, modelio, ops
+from sparsify.api import facts
+from sparsify.api.samples import synthesise
+from sparsify.errors import InputError
+from sparsify.machine import threads as default_threads
+from sparsify.modelio import Source
+from sparsify.pipeline import Pipeline, levels, nodes
+from sparsify.pipeline.run import Progress
+
+TRIED = {"o2": 2, "o3": 3}  # levels whose gain is measured
+
+
+def inspect(
+    model: Source, *, threads: int | None = None, rows: int | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """What in `model` is prunable, what already is sparse, and what -O2 and -O3 would gain, measured layer by layer.
+
+    Args:
+        model: as in `optimize`; never changed.
+        threads: that the model will run on; one for each physical core if not given.
+        rows: that linear layers will see; those of the model's own shapes, or a usual number, if not given.
+        progress: called with (steps done, steps in all, what is under way).
+
+    Raises:
+        InputError: a model that cannot be used.
+    """
+    threads = threads or default_threads()
+    base = modelio.load(model)
+    tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
+    table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
+    layers = {layer.name: layer for layer in graph.linear_layers(base)}
+    for row in table:
+        layer = layers.get(row["name"])
+        # Of the model as it came: passes may have taken whole rows and columns away.
+        row["zeros"] = None if layer is None else float(np.mean(layer.matrix() == 0))
+        row["shape"] = row["shape"] if layer is None else list(layer.shape)
+    report: dict[str, Any] = {
+        "kind": "inspect",
+        "title": "Sparsify: inspect",
+        "summary": _summary(table),
+        "accepted": True,
+        **facts.place(),
+        "threads": threads,
+        "model": _facts(base, model),
+        "nodes": table,
+    }
+    return dict(facts.finite(report))
+
+
+def _try(
+    base: ir.Model, number: int, threads: int, rows: int | None, progress: Progress | None
+) -> dict[str, dict[str, Any]]:
+    """What -O`number` would do to each node, by its name."""
+    model = modelio.load(base)
+    sample = None
+    if rows is None:
+        try:
+            feed, exact = synthesise(base, seed=0)
+            sample = feed if exact else None
+        except InputError:
+            sample = None
+    pipeline = Pipeline(levels.level(number, threads=threads, rows=rows))
+    return {row["name"]: row for row in nodes.rows(pipeline.run(model, sample=sample, progress=progress))}
+
+
+def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """One node: how fast it is, and how many times faster each level makes it."""
+    known = [row for row in found.values() if row is not None]
+    speedups = {f"speedup_{level}": None if row is None else _speedup(row) for level, row in found.items()}
+    notes = dict.fromkeys(row["reason"] for row in known if row["decision"] == nodes.LEFT and row["reason"])
+    return {
+        "name": name,
+        "shape": next((row["shape"] for row in known if row["shape"]), None),
+        "rows": next((row["rows"] for row in known if row["rows"]), None),
+        "pattern": next((row["pattern"] for row in known if row["pattern"]), None),
+        "dense_ms": next((row["dense_ms"] for row in known if row["dense_ms"]), None),
+        **speedups,
+        "note": "; ".join(notes),
+    }
+
+
+def _speedup(row: dict[str, Any]) -> float | None:
+    if row["dense_ms"] is None or not row["rewritten_ms"]:
+        return None
+    return float(row["dense_ms"] / row["rewritten_ms"])
+
+
+def _facts(base: ir.Model, source: Source) -> dict[str, Any]:
+    layers = graph.linear_layers(base)
+    weights = {id(layer.tensor): layer.tensor.size for layer in layers}
+    total = sum(v.const_value.size for g in base.graphs() for v in g.initializers.values() if v.const_value is not None)
+    return {
+        **facts.model(facts.named(source, base)),
+        "nodes": sum(1 for _ in graph.nodes(base)),
+        "linear": len(layers),
+        "sparse": sum(1 for node in graph.nodes(base) if ops.operator_of(node) is not None),
+        "linear_share": sum(weights.values()) / total if total else None,
+        "opset": base.opset_imports.get(""),
+    }
+
+
+def _summary(table: list[dict[str, Any]]) -> str:
+    table = [row for row in table if row["shape"]]
+    if not table:
+        return "nothing to gain: the model has no linear layer with a constant weight"
+    gains = {level: sum((row[f"speedup_{level}"] or 0) > 1 for row in table) for level in TRIED}
+    return f"of {len(table)} linear layers, -O2 makes {gains['o2']} faster and -O3 makes {gains['o3']} faster"

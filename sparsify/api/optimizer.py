@@ -1,0 +1,243 @@
+"""The main job: optimise a model, prove what that did to it, and give it back where it does not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from sparsify import data as feeds
+from sparsify import modelio, runtime
+from sparsify.api import facts
+from sparsify.api.drift import budgets as budgets_of
+from sparsify.api.samples import DataSource, Feed, read, synthesise
+from sparsify.audit import DriftReport, audit
+from sparsify.errors import InputError, UsageError
+from sparsify.machine import threads as default_threads
+from sparsify.modelio import Source
+from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
+from sparsify.pipeline.run import Progress, silence
+from sparsify.rewrite import Pass
+
+LATENCY_FEEDS = 4  # feeds that whole models are timed on; more would only average over the data's shapes
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an optimisation.
+
+    Attributes:
+        model: the optimised model; the input as it was when nothing was gained.
+        changed: whether `model` is another than the input.
+        accepted: whether it is inside every budget.
+        reason: one sentence for people.
+        report: what `--report FILE.json` writes.
+        drift: of the held-out samples; None without data, and of an unchanged model without budgets.
+    """
+
+    model: ir.Model
+    changed: bool
+    accepted: bool
+    reason: str
+    report: dict[str, Any]
+    drift: DriftReport | None
+
+    @property
+    def latency(self) -> dict[str, Any] | None:
+        """Milliseconds of the input and of `model`, and the speedup; None when not measured."""
+        measured: dict[str, Any] | None = self.report["latency"]
+        return measured
+
+    def save(self, path: str | Path) -> None:
+        """Write the model. An unchanged one that came from a file is copied byte for byte.
+
+        Raises:
+            UsageError: `path` is the input, or cannot be written.
+        """
+        if self.changed:
+            modelio.save(self.model, path)
+        else:
+            modelio.copy(self.model, path)
+
+
+def optimize(
+    model: Source,
+    data: DataSource | None = None,
+    budget: str | Sequence[str] = (),
+    level: int | None = None,
+    *,
+    passes: str | Sequence[Pass] | None = None,
+    target: str = "portable",
+    threads: int | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    dump_after: tuple[str, str | Path] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Make `model` faster.
+
+    Args:
+        model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; never changed.
+        data: a `.npz` file, a folder or glob of them, a feed or a list of feeds. Half of the samples calibrate, the
+            other half judge. Without data nothing is said about drift.
+        budget: what the drift must keep to, such as "cosine>=0.99"; needs data.
+        level: 0 to 3; 2 if not given, 3 if there is data.
+        passes: a pipeline instead of a level.
+        target: "portable" or "stock".
+        threads: that the model will run on; one for each physical core if not given.
+        rows: that linear layers will see; those seen in the data if not given.
+        seed: of everything random.
+        dump_after: (pass name, folder) to write the model to as it is after that pass.
+        progress: called with (steps done, steps in all, what is under way).
+
+    Raises:
+        UsageError: options that make no sense.
+        InputError: a model or data that cannot be used.
+    """
+    budgets = budgets_of(budget)
+    if budgets and data is None:
+        raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
+    threads = threads or default_threads()
+    pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
+    base = modelio.load(model)
+    samples = None if data is None else read(data, base)
+    calibration, held_out = ([], []) if samples is None else feeds.split(samples, seed, base.graph.inputs)
+    sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
+
+    candidate = modelio.load(base)
+    ran = pipeline.run(
+        candidate,
+        sample=sample,
+        calibration=calibration,
+        observe=exact and rows is None,
+        dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
+        progress=progress,
+    )
+    table = nodes.rows(ran)
+    changed, reason = _gain(pipeline, ran, table)
+    latency = None
+    talk = progress or silence
+    if changed and sample is not None:
+        talk(1, 1, "time both models")
+        timed = samples[:LATENCY_FEEDS] if samples else [sample]
+        latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
+        if samples and latency["speedup"] <= 1 and _promises_speed(pipeline):
+            changed, reason = False, f"the whole model would be no faster ({latency['speedup']:.2f}x)"
+            table = [{**row, "decision": nodes.LEFT, "reason": reason} for row in table]
+    result = candidate if changed else base
+
+    drift = None
+    if held_out and (changed or budgets):
+        drift = audit(
+            base,
+            result,
+            held_out,
+            budgets=budgets,
+            seed=seed,
+            threads=threads,
+            progress=lambda what, done, total: talk(done, total, f"audit {what}"),
+        )
+    if changed:
+        facts.stamp(result, source=facts.named(model, base), pipeline=str(pipeline), budgets=budgets, drift=drift)
+    return _result(
+        model=result,
+        source=facts.named(model, base),
+        changed=changed,
+        reason=reason,
+        drift=drift,
+        settings={"pipeline": str(pipeline), "target": target, "threads": threads, "seed": seed},
+        latency=latency,
+        passes=[step.to_dict() for step in ran.steps],
+        nodes=table,
+    )
+
+
+def _pipeline(
+    passes: str | Sequence[Pass] | None,
+    number: int | None,
+    target: str,
+    *,
+    has_data: bool,
+    threads: int,
+    rows: int | None,
+) -> Pipeline:
+    if passes is not None and number is not None:
+        raise UsageError("a level and a pipeline exclude each other", where="--passes", hint="leave one of them out")
+    if passes is None:
+        default = LEVEL_WITH_DATA if has_data else DEFAULT_LEVEL
+        chosen = levels.level(default if number is None else number, target, threads=threads, rows=rows)
+    else:
+        levels.check_target(target)
+        given = parse(passes) if isinstance(passes, str) else tuple(passes)
+        chosen = levels.with_settings(given, threads=threads, rows=rows)
+    return Pipeline(chosen)
+
+
+def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
+    """A synthetic feed, if the model runs on it; numbers that mean nothing may be refused by a model.
+
+    Raises:
+        InputError: onnxruntime cannot load the model at all.
+    """
+    session = runtime.session(model)
+    try:
+        sample, exact = synthesise(model, seed)
+        runtime.run(session, sample)
+    except InputError:  # the feed is at fault, not the model
+        return None, False
+    return sample, exact
+
+
+def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether the result is worth keeping, and why or why not."""
+    if nodes.gained(ran, table):
+        layers = [row for row in table if row["shape"]]
+        done = sum(row["decision"] != nodes.LEFT for row in layers)
+        return True, f"{done} of {len(layers)} linear layers were changed"
+    if all(one.name == "cleanup" for one in pipeline.passes):
+        return ran.modified, "the graph was cleaned up" if ran.modified else "there was nothing to clean up"
+    tidied = ran.modified and not _promises_speed(pipeline)
+    return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
+
+
+def _promises_speed(pipeline: Pipeline) -> bool:
+    """Whether a pass measures what it does; with `min_speedup=0` throughout, nobody asked for speed."""
+    return any(getattr(one, "min_speedup", 0) > 0 for one in pipeline.passes)
+
+
+def _result(
+    *,
+    model: ir.Model,
+    source: str | Path | ir.Model,
+    changed: bool,
+    reason: str,
+    drift: DriftReport | None,
+    settings: dict[str, Any],
+    **measured: Any,
+) -> Result:
+    accepted = drift is None or bool(drift)
+    base = facts.model(source)
+    candidate = facts.model(model) if changed else {**base, "path": None}
+    latency = measured["latency"] if changed else None
+    told = None if drift is None else facts.drift(drift)
+    summary = facts.summary(changed, accepted, reason, latency, told)
+    report = {
+        "kind": "optimize",
+        "title": "Sparsify: optimize",
+        "summary": summary,
+        "accepted": accepted,
+        "changed": changed,
+        "reason": reason,
+        **facts.place(),
+        "base": base,
+        "candidate": candidate,
+        **settings,
+        "size": facts.sizes(base, candidate),
+        **measured,
+        "latency": latency,
+        "drift": told,
+    }
+    return Result(model, changed, accepted, summary, facts.finite(report), drift)

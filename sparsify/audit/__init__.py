@@ -1,0 +1,10 @@
+"""How far a candidate model has drifted from its base, where, and whether that is allowed. Knows nothing of passes."""
+
+from __future__ import annotations
+
+from sparsify.audit.compare import audit
+from sparsify.audit.layers import LayerDrift
+from sparsify.audit.metrics import Estimate
+from sparsify.audit.report import DriftReport, OutputDrift, Verdict
+
+__all__ = ["DriftReport", "Estimate", "LayerDrift", "OutputDrift", "Verdict", "audit"]

@@ -1,0 +1,133 @@
+"""Budgets: what drift is allowed, as text `METRIC[@OUTPUT](>=|<=)NUMBER` and back.
+
+    cosine>=0.99    sqnr_db >= 30    top1_agreement@logits>=0.99    max_abs<=1e-3
+
+What the metrics mean is defined in `sparsify.audit.metrics`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from sparsify.errors import UsageError
+
+# The output's name may hold anything; the last comparison is the budget's.
+_GRAMMAR = re.compile(r"\s*(?P<metric>\w+)\s*(?:@(?P<output>.+?))?\s*(?P<sign>>=|<=)(?P<number>[^<>=]+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A way to measure drift.
+
+    Attributes:
+        name: as budgets and reports spell it.
+        higher_is_better: whether a budget is a lower bound.
+        low, high: the values that it can take.
+        what: one line for people.
+    """
+
+    name: str
+    higher_is_better: bool
+    low: float
+    high: float
+    what: str
+
+    @property
+    def sign(self) -> str:
+        """The comparison that a budget of this metric uses."""
+        return ">=" if self.higher_is_better else "<="
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("cosine", True, -1, 1, "cosine of the angle between the outputs of a sample, averaged"),
+        Metric("sqnr_db", True, -math.inf, math.inf, "power of the base's output over power of the drift, decibel"),
+        Metric("relative_l2", False, 0, math.inf, "norm of the drift over norm of the base's output"),
+        Metric("max_abs", False, 0, math.inf, "largest absolute difference of an element"),
+        Metric("top1_agreement", True, 0, 1, "share of rows whose largest class stays the same"),
+        Metric("agreement", True, 0, 1, "share of integer or bool elements that stay the same"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A demand on one metric. `str()` gives the text that `parse` reads back.
+
+    Attributes:
+        metric: a key of METRICS.
+        limit: the worst value that is allowed.
+        output: name of the output; None for every output that has the metric.
+
+    Raises:
+        UsageError: no such metric, or a limit that the metric cannot reach, or that all values reach.
+    """
+
+    metric: str
+    limit: float
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            near = difflib.get_close_matches(self.metric, METRICS, 1)
+            known = ", ".join(METRICS)
+            _refuse(str(self.metric), "no such metric", f"did you mean `{near[0]}`? known: {known}" if near else known)
+        metric = METRICS[self.metric]
+        if not metric.low <= self.limit <= metric.high:  # also refuses NaN
+            _refuse(
+                str(self),
+                f"`{self.metric}` is between {metric.low:g} and {metric.high:g}, got {self.limit:g}",
+                f"for example `{self.metric}{metric.sign}{_EXAMPLES[self.metric]}`",
+            )
+
+    def __str__(self) -> str:
+        where = f"@{self.output}" if self.output is not None else ""
+        sign = METRICS[self.metric].sign if self.metric in METRICS else "?"
+        return f"{self.metric}{where}{sign}{self.limit!r}"
+
+    def allows(self, value: float) -> bool:
+        """Whether `value` is inside; NaN never is."""
+        return value >= self.limit if METRICS[self.metric].higher_is_better else value <= self.limit
+
+
+def parse(text: str) -> Budget:
+    """A budget from text.
+
+    Raises:
+        UsageError: not of the form, an unknown metric, the comparison that makes no sense for it, or a
+            number that it cannot reach.
+    """
+    if (found := _GRAMMAR.fullmatch(text)) is None:
+        _refuse(text, "a budget is METRIC[@OUTPUT](>=|<=)NUMBER", "for example `cosine>=0.99`")
+    metric, output, sign = found["metric"], found["output"], found["sign"]
+    try:
+        limit = float(found["number"])
+    except ValueError:
+        _refuse(text, f"not a number: `{found['number'].strip()}`", "for example `cosine>=0.99`")
+    try:
+        budget = Budget(metric, limit, None if output is None else output.strip())
+    except UsageError as error:
+        _refuse(text, error.what, error.hint)  # in the words that were written
+    if sign != METRICS[metric].sign:
+        better = "higher" if METRICS[metric].higher_is_better else "lower"
+        _refuse(text, f"`{metric}` is better when it is {better}", f"write `{budget}`")
+    return budget
+
+
+_EXAMPLES = {
+    "cosine": "0.99",
+    "sqnr_db": "30",
+    "relative_l2": "0.05",
+    "max_abs": "0.001",
+    "top1_agreement": "0.99",
+    "agreement": "0.99",
+}
+
+
+def _refuse(text: str, what: str, hint: str) -> NoReturn:
+    raise UsageError(what, where=f"budget `{text}`", hint=hint)

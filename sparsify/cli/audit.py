@@ -1,0 +1,41 @@
+"""sparsify audit"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsify import api, report
+from sparsify.cli import options, talk
+from sparsify.errors import ExitStatus
+
+
+def run(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model that is right.", show_default=False)],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
+    ],
+    budget: options.Budgets = None,
+    reports: options.Reports = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
+    threads: options.Threads = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> int:
+    """Measure how far a model has drifted from another, and whether that is allowed."""
+    for file in reports or []:
+        report.check(file)
+    with talk.progress(quiet=quiet) as listener:
+        found = api.report_of(
+            base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
+        )
+    talk.show(found)
+    for file in reports or []:
+        report.write(found, file)
+    if not found["accepted"]:
+        talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
+        return int(ExitStatus.REFUSED)
+    return int(ExitStatus.OK)

@@ -1,0 +1,33 @@
+"""sparsify bench"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsify import api, report
+from sparsify.cli import options, talk
+
+
+def run(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="The .onnx files; the first is compared with.", show_default=False),
+    ],
+    data: options.Data = None,
+    threads: options.Threads = None,
+    reports: options.Reports = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure latency and size of models side by side: interleaved, in one process."""
+    for file in reports or []:
+        report.check(file)
+    with talk.progress(quiet=quiet) as listener:
+        found = api.compare(
+            models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
+        )
+    talk.show(found)
+    for file in reports or []:
+        report.write(found, file)

@@ -1,0 +1,14 @@
+"""sparsify doctor"""
+
+from __future__ import annotations
+
+from sparsify import api
+from sparsify.cli import options, talk
+
+
+def run(quiet: options.Quiet = False) -> None:
+    """Say what will run on this machine, and how fast."""
+    with talk.progress(quiet=quiet) as listener:
+        listener(0, 1, "measure")
+        found = api.examine()
+    talk.show(found)

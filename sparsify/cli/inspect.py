@@ -1,0 +1,23 @@
+"""sparsify inspect"""
+
+from __future__ import annotations
+
+from sparsify import api, report
+from sparsify.cli import options, talk
+
+
+def run(
+    model: options.Model,
+    threads: options.Threads = None,
+    rows: options.Rows = None,
+    reports: options.Reports = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is prunable, what already is sparse, and what would be gained."""
+    for file in reports or []:
+        report.check(file)
+    with talk.progress(quiet=quiet) as listener:
+        found = api.inspect(model, threads=threads, rows=rows, progress=listener)
+    talk.show(found)
+    for file in reports or []:
+        report.write(found, file)

@@ -1,0 +1,103 @@
+"""sparsify optimize"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsify import api, report
+from sparsify.cli import options, talk
+from sparsify.errors import ExitStatus, UsageError
+
+
+def run(
+    model: options.Model,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="OUT", help="Where to write; <stem>.sparse.onnx beside the input if not given."
+        ),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            "-O", metavar="LEVEL", min=0, max=3, show_default=False, help="0 to 3; 2, with data 3, if not given."
+        ),
+    ] = None,
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            "--passes", metavar="PIPELINE", show_default=False, help='Instead of a level: "name{option=value},name".'
+        ),
+    ] = None,
+    data: options.Data = None,
+    budget: options.Budgets = None,
+    target: Annotated[
+        str, typer.Option("--target", help="portable, or stock: onnxruntime's own operators.")
+    ] = "portable",
+    threads: options.Threads = None,
+    rows: options.Rows = None,
+    reports: options.Reports = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when nothing could be gained.")] = False,
+    dump_after: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            "--dump-after", metavar="PASS DIR", show_default=False, help="Write the model as it is after PASS."
+        ),
+    ] = None,
+) -> int:
+    """Make a model faster, and say what that did to its answers."""
+    for file in reports or []:
+        report.check(file)
+    place = out or _default_out(model)
+    _check_place(Path(model), place)
+    with talk.progress(quiet=quiet) as listener:
+        result = api.optimize(
+            model,
+            data,
+            budget or (),
+            level,
+            passes=passes,
+            target=target,
+            threads=threads,
+            rows=rows,
+            seed=seed,
+            dump_after=dump_after,
+            progress=listener,
+        )
+    talk.show(result.report)
+    refused = not result.accepted or (strict and not result.changed)
+    if not refused:
+        result.save(place)
+    for file in reports or []:
+        report.write(result.report, file)
+    if refused:
+        talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
+        return int(ExitStatus.REFUSED)
+    talk.say(f"wrote {place}", quiet=quiet)
+    return int(ExitStatus.OK)
+
+
+def _default_out(model: str) -> Path:
+    path = Path(model)
+    return path.with_name(f"{path.stem}.sparse.onnx")
+
+
+def _check_place(model: Path, place: Path) -> None:
+    """Say before the work, not after it, that the result could not be written."""
+    if place.exists() and model.exists() and place.samefile(model):
+        raise UsageError("this would overwrite the input", where=f"-o {place}", hint="choose another name")
+    if place.is_dir():
+        raise UsageError("this is a folder", where=f"-o {place}", hint="name a file in it")
+    if not place.absolute().parent.is_dir():
+        raise UsageError("the folder does not exist", where=f"-o {place}", hint="make it first")
+
+
+def _way_out(result: api.Result) -> str:
+    if not result.accepted:
+        return "nothing was written; a lower -O level drifts less, or widen the budget"
+    return "nothing was written; without --strict the input comes back as it is"

@@ -1,0 +1,41 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="EXPR",
+        help="METRIC[@OUTPUT](>=|<=)NUMBER, such as cosine>=0.99. May be repeated.",
+        show_default=False,
+    ),
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write a report: .json .html .md or .xml. May be repeated.", show_default=False
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Threads; one a physical core if not given.", show_default=False
+    ),
+]
+Rows = Annotated[
+    int | None,
+    typer.Option("--rows", metavar="M", min=1, help="Rows that linear layers will see.", show_default=False),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]

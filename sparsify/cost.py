@@ -1,0 +1,222 @@
+"""What a rewrite of one layer gains on this machine: measured, never modelled, and remembered.
+
+The dense layer and its rewritten form are two one-layer models with the same bias and activation, timed in
+turns in one process. A measurement is kept in the process and on disk, so that the same machine decides the
+same way again; the folder is `$SPARSIFY_CACHE`, else `$XDG_CACHE_HOME/sparsify`, else `~/.cache/sparsify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime
+
+from sparsify import kernels, ops, runtime
+from sparsify.machine import machine
+
+CACHE_VARIABLE = "SPARSIFY_CACHE"
+_OPSET = 17
+_RUNS = 30
+_LIMIT_S = 3.0  # for one pair; a layer that takes longer shows its gain in a few runs
+_PATTERN_BLOCK, _PATTERN_COLUMNS, _PATTERN_STEP = 64, 16, 4  # see `_padded`
+
+_measured: dict[str, Cost] = {}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians of one layer, milliseconds."""
+
+    dense_ms: float
+    rewritten_ms: float
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the rewritten layer is."""
+        return self.dense_ms / self.rewritten_ms
+
+
+def measure(
+    matrix: npt.NDArray[np.float32],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    operator: ops.Operator,
+    *,
+    rows: int,
+    threads: int,
+) -> Cost:
+    """Time the layer X W + bias, with activation, against `operator`.
+
+    Args:
+        matrix: W float32 [K, N].
+        arrays: the operator's constant inputs, by name and in order (`ops.inputs_of`).
+        operator: what would replace the layer.
+        rows: of X.
+        threads: of the session.
+    """
+    facts = _facts(matrix, operator, bool(np.any(arrays["bias"])), rows, threads)
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    if key not in _measured:
+        path = cache_folder() / "cost" / f"{key}.json"
+        cost = _read(path)
+        if cost is None:
+            cost = _time(matrix, arrays, operator, rows, threads)
+            _write(path, facts, cost)
+        _measured[key] = cost
+    return _measured[key]
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sparsify"
+
+
+def dense_model(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], activation: ops.Activation) -> ir.Model:
+    """X [M, K] -> Y [M, N] with standard operators; an all-zero bias is left out."""
+    x = ir.val("X", ir.DataType.FLOAT, ["M", matrix.shape[0]])
+    tape = ir.tape.Tape()
+    weight = _initializer("W", matrix)
+    y = tape.op("MatMul", [x, weight])
+    initializers = [weight]
+    if np.any(bias):
+        initializers.append(_initializer("bias", bias))
+        y = tape.op("Add", [y, initializers[-1]])
+    if activation is ops.Activation.RELU:
+        y = tape.op("Relu", [y])
+    elif activation is ops.Activation.GELU:  # the form that exporters write and onnxruntime fuses
+        constants = [_initializer(n, np.float32(v)) for n, v in (("root", 2**0.5), ("one", 1.0), ("half", 0.5))]
+        initializers += constants
+        root, one, half = constants
+        cumulative = tape.op("Add", [tape.op("Erf", [tape.op("Div", [y, root])]), one])
+        y = tape.op("Mul", [tape.op("Mul", [y, cumulative]), half])
+    return _model(x, y, initializers, tape.nodes)
+
+
+def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator) -> ir.Model:
+    """X [M, K] -> Y [M, N] with `operator` and its functions."""
+    x = ir.val("X", ir.DataType.FLOAT, ["M", k])
+    initializers = [_initializer(name, array) for name, array in arrays.items()]
+    tape = ir.tape.Tape()
+    y = tape.op(operator.name, [x, *initializers], domain=ops.DOMAIN)
+    model = _model(x, y, initializers, tape.nodes)
+    ops.add_operator(model, operator)
+    return model
+
+
+def _model(x: ir.Value, y: ir.Value, initializers: list[ir.Value], nodes: Any) -> ir.Model:
+    y.name, y.type = "Y", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=initializers, opset_imports={"": _OPSET}, name="layer")
+    return ir.Model(graph, ir_version=ops.MIN_IR_VERSION)
+
+
+def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
+    tensor = ir.tensor(np.asarray(array), name=name)
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor)
+
+
+def _time(
+    matrix: npt.NDArray[np.float32],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    operator: ops.Operator,
+    rows: int,
+    threads: int,
+) -> Cost:
+    dense = dense_model(matrix, arrays["bias"], operator.activation)
+    rewritten = operator_model(matrix.shape[0], arrays, operator)
+    x = np.random.default_rng(0).standard_normal((rows, matrix.shape[0]), np.float32)
+    sessions = {name: runtime.session(m, threads=threads) for name, m in (("dense", dense), ("rewritten", rewritten))}
+    timings = runtime.interleave(sessions, [{"X": x}], runs=_RUNS, limit_s=_LIMIT_S)
+    return Cost(timings["dense"].median_ms, timings["rewritten"].median_ms)
+
+
+def _facts(
+    matrix: npt.NDArray[np.float32], operator: ops.Operator, biased: bool, rows: int, threads: int
+) -> dict[str, Any]:
+    """All that a measurement depends on."""
+    return {
+        "shape": list(matrix.shape),
+        "nnz": int(np.count_nonzero(matrix)),
+        "padded": _padded(matrix),
+        "operator": operator.name,
+        "biased": biased,
+        "rows": rows,
+        "threads": threads,
+        **_machine(),
+    }
+
+
+def _padded(matrix: npt.NDArray[np.float32]) -> int:
+    """Non-zeros that a kernel for blocks of 64 inputs and 16 columns runs through, padding included.
+
+    It separates balanced from unstructured matrices of equal sparsity, which differ in speed by up to 1.5.
+    """
+    k, n = matrix.shape
+    blocks, groups = -(-k // _PATTERN_BLOCK), -(-n // _PATTERN_COLUMNS)
+    nonzero = np.zeros((blocks * _PATTERN_BLOCK, groups * _PATTERN_COLUMNS), bool)
+    nonzero[:k, :n] = matrix != 0
+    counts = nonzero.reshape(blocks, _PATTERN_BLOCK, groups, _PATTERN_COLUMNS).sum(axis=1)
+    longest = counts.max(axis=2, initial=0)  # [blocks, groups]
+    return int((-(-longest // _PATTERN_STEP) * _PATTERN_STEP * _PATTERN_COLUMNS).sum())
+
+
+def _machine() -> dict[str, Any]:
+    here = machine()
+    return {
+        "cpu": here.cpu,
+        "cores": here.logical_cores,
+        "isa_flags": list(here.isa_flags),  # virtual machines hide the model and show these
+        "isa": kernels.isa(),
+        "kernels": _library_digest(),
+        "onnxruntime": onnxruntime.__version__,
+        "sparsify": _version(),
+    }
+
+
+@cache
+def _library_digest() -> str | None:
+    """Of the kernels' file: while they are being developed the version stands still and the speed does not."""
+    path = kernels.library_path()
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@cache
+def _version() -> str:
+    try:
+        return metadata.version("sparsify-onnx")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "uninstalled"
+
+
+def _read(path: Path) -> Cost | None:
+    """A kept measurement; None when there is none, or none that makes sense."""
+    try:
+        kept = json.loads(path.read_text())["cost"]
+        cost = Cost(float(kept["dense_ms"]), float(kept["rewritten_ms"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return cost if 0 < cost.dense_ms < float("inf") and 0 < cost.rewritten_ms < float("inf") else None
+
+
+def _write(path: Path, facts: Mapping[str, Any], cost: Cost) -> None:
+    """Keep a measurement; a folder that cannot be written only costs the next run its time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump({**facts, "cost": asdict(cost)}, file, indent=1)
+        os.replace(file.name, path)
+    except OSError:
+        return

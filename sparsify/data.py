@@ -1,0 +1,268 @@
+"""Feeds: reading them, holding them against a model's inputs, and dividing them.
+
+A feed is what one run of a model takes: an array for each input. A sample is what statistics count:
+
+* Where every input has a leading dimension and it is the same for all of them (the batch), each index
+  of it is a sample. Dimensions are the same when the feed's arrays agree, and the model does not say
+  otherwise: two different symbols or two different numbers are two dimensions.
+* Else the feed is one sample.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsify.errors import InputError
+
+Array: TypeAlias = npt.NDArray[Any]
+Feed: TypeAlias = dict[str, Array]
+
+# What an `.npz` that is damaged, or holds Python objects, makes NumPy raise.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_ONNXRUNTIME_TYPES = {"float": "float32", "double": "float64", "string": "str"}
+
+
+class FileFeed(Feed):
+    """A feed that remembers the file it came from, so that errors can name it."""
+
+    source: Path
+
+    def __init__(self, arrays: Mapping[str, Array], source: Path) -> None:
+        super().__init__(arrays)
+        self.source = source
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a model says of one of its inputs.
+
+    Attributes:
+        name: of the input.
+        dtype: NumPy's name of the element type (`str` for strings); None when the model does not say.
+        shape: a number, a symbol or None (unknown) a dimension; None when even the rank is unknown.
+    """
+
+    name: str
+    dtype: str | None
+    shape: tuple[int | str | None, ...] | None
+
+    @classmethod
+    def of(cls, value: Any) -> TensorSpec:
+        """From onnxruntime's `NodeArg`, from an `onnx_ir.Value`, or from a `TensorSpec`."""
+        if isinstance(value, TensorSpec):
+            return value
+        if isinstance(kind := getattr(value, "type", None), str):  # NodeArg
+            element = kind.removeprefix("tensor(").removesuffix(")")
+            return cls(value.name, _ONNXRUNTIME_TYPES.get(element, element), tuple(value.shape))
+        dims = None if value.shape is None else tuple(getattr(d, "value", d) for d in value.shape)
+        if value.dtype is None:
+            return cls(value.name, None, dims)
+        return cls(value.name, "str" if value.dtype.name == "STRING" else value.dtype.numpy().name, dims)
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.dtype or 'any type'} [{dims}]"
+
+
+def specs_of(inputs: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """The inputs that a feed must give: those of a session, or of a graph less its initializers."""
+    return tuple(TensorSpec.of(i) for i in inputs if not getattr(i, "is_initializer", lambda: False)())
+
+
+def load(spec: str | Path) -> list[Feed]:
+    """Feeds from a `.npz` (one feed, keys are input names), or from a folder or a glob of them, sorted by name.
+
+    Raises:
+        InputError: nothing there, or a file that is not an `.npz` of plain arrays.
+    """
+    return [_read(path) for path in _files(Path(spec))]
+
+
+def check(feeds: Sequence[Feed], inputs: Iterable[Any]) -> None:
+    """Hold every feed against a model's inputs. Keys that the model does not take are ignored.
+
+    Args:
+        feeds: at least one.
+        inputs: of a session (`get_inputs()`), of an `onnx_ir` graph, or `TensorSpec`s.
+
+    Raises:
+        InputError: no feed at all, a missing key, a wrong type, rank or dimension, or a symbolic
+            dimension that has two sizes in one feed.
+    """
+    if not feeds:
+        raise InputError("there are no feeds", hint="give at least one `.npz`")
+    specs = specs_of(inputs)
+    for index, feed in enumerate(feeds):
+        where = str(getattr(feed, "source", f"feed {index}"))
+        symbols: dict[str, tuple[int, str]] = {}
+        for spec in specs:
+            _check_array(feed, spec, where)
+            _check_symbols(feed[spec.name], spec, symbols, where)
+
+
+def rows(feed: Mapping[str, Array], inputs: Iterable[Any] | None = None) -> int | None:
+    """Number of samples along the batch dimension of `feed`; None when it has none and is one sample.
+
+    Args:
+        feed: arrays by input name.
+        inputs: as in `check`; without them only the arrays are looked at.
+    """
+    arrays: Iterable[Array] = feed.values()
+    if inputs is not None:
+        specs = specs_of(inputs)
+        leading = {spec.shape[0] for spec in specs if spec.shape}
+        if len(leading - {None}) > 1:
+            return None
+        arrays = [feed[spec.name] for spec in specs]
+    lengths = {a.shape[0] if a.ndim else None for a in arrays}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def split(feeds: Sequence[Feed], seed: int = 0, inputs: Iterable[Any] | None = None) -> tuple[list[Feed], list[Feed]]:
+    """Divide feeds at random into a half for calibration and a half for the audit.
+
+    Several feeds are divided as they are, one feed is divided by its samples. Equal feeds, or equal
+    samples, go to the same side, so that no content is on both. Each side has at least one.
+
+    Args:
+        feeds: at least one.
+        seed: of the division.
+        inputs: as in `check`; a model whose batch size is fixed above 1 cannot take half a batch.
+
+    Raises:
+        InputError: there is only one distinct sample, or one feed that cannot be divided by samples.
+    """
+    if not feeds:
+        raise InputError("there are no feeds", hint="give at least one `.npz`")
+    specs = None if inputs is None else specs_of(inputs)
+    if len(feeds) > 1:
+        first, second = _halves([_digest(f) for f in feeds], seed)
+        return [feeds[i] for i in first], [feeds[i] for i in second]
+    feed = feeds[0]
+    keys = tuple(feed) if specs is None else tuple(s.name for s in specs)
+    count = rows(feed, specs)
+    fixed = specs is not None and any(s.shape and isinstance(s.shape[0], int) for s in specs)
+    if count is None or count < 2 or fixed:
+        raise InputError(
+            "one sample cannot serve both calibration and audit",
+            where=str(getattr(feed, "source", "the only feed")),
+            hint="give a folder of several `.npz`, or arrays with more than one row along a batch dimension",
+        )
+    samples = [_digest({k: feed[k][i] for k in keys}) for i in range(count)]
+    first, second = _halves(samples, seed)
+    return [{k: feed[k][first] for k in keys}], [{k: feed[k][second] for k in keys}]
+
+
+def _halves(contents: Sequence[bytes], seed: int) -> tuple[list[int], list[int]]:
+    """Indices of two sides, each in order; equal contents on the same side."""
+    groups: dict[bytes, list[int]] = {}
+    for index, content in enumerate(contents):
+        groups.setdefault(content, []).append(index)
+    if len(groups) < 2:
+        raise InputError(
+            "all samples are equal: none is left for the audit", hint="give data that has different samples"
+        )
+    distinct = list(groups.values())
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    middle = len(distinct) // 2
+    first, second = (sorted(i for g in part for i in distinct[g]) for part in (order[:middle], order[middle:]))
+    return first, second
+
+
+def _digest(feed: Mapping[str, Array]) -> bytes:
+    digest = hashlib.sha256()
+    for key in sorted(feed):
+        array = np.asarray(feed[key])
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _files(spec: Path) -> list[Path]:
+    if spec.is_file():
+        return [spec]
+    if spec.is_dir():
+        found = sorted(spec.glob("*.npz"))
+    elif has_magic(str(spec)):
+        found = sorted(Path(p) for p in glob(str(spec), recursive=True) if Path(p).is_file())
+    else:
+        raise InputError("no such file or folder", where=str(spec), hint="data is a `.npz`, a folder or a glob of them")
+    if not found:
+        raise InputError("there is no `.npz` here", where=str(spec), hint="save feeds with numpy.savez")
+    return found
+
+
+def _read(path: Path) -> Feed:
+    hint = "save plain arrays, keyed by input name, with numpy.savez"
+    try:
+        archive = np.load(path, allow_pickle=False)  # a pickle runs code when it is read
+    except _UNREADABLE as error:
+        raise InputError(f"not an `.npz` that can be read: {error}", where=str(path), hint=hint) from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError("a single array, not an `.npz` with keys", where=str(path), hint=hint)
+    arrays = {}
+    with archive:
+        for key in archive.files:
+            try:
+                arrays[key] = archive[key]
+            except _UNREADABLE as error:
+                raise InputError(f"key `{key}` cannot be read: {error}", where=str(path), hint=hint) from error
+    return FileFeed(arrays, path)
+
+
+def _check_array(feed: Feed, spec: TensorSpec, where: str) -> None:
+    if spec.name not in feed:
+        near = difflib.get_close_matches(spec.name, feed, 1)
+        raise InputError(
+            f"input `{spec.name}` is missing, expected {spec}",
+            where=where,
+            hint=f"did you mean `{near[0]}`?" if near else f"keys here: {', '.join(feed) or 'none'}",
+        )
+    array = feed[spec.name]
+    if not _same_type(array, spec.dtype):
+        raise InputError(
+            f"input `{spec.name}` is {array.dtype}, expected {spec}",
+            where=where,
+            hint=f'convert it with .astype("{spec.dtype}") before saving',
+        )
+    if spec.shape is None:
+        return
+    fits = len(spec.shape) == array.ndim and all(
+        not isinstance(want, int) or want == got for want, got in zip(spec.shape, array.shape, strict=False)
+    )
+    if not fits:
+        raise InputError(
+            f"input `{spec.name}` has shape {list(array.shape)}, expected {spec}",
+            where=where,
+            hint="numbers must match, symbols may be any size",
+        )
+
+
+def _same_type(array: Array, dtype: str | None) -> bool:
+    if dtype == "str":
+        return array.dtype.kind in "UO"
+    return dtype is None or array.dtype.name == dtype
+
+
+def _check_symbols(array: Array, spec: TensorSpec, symbols: dict[str, tuple[int, str]], where: str) -> None:
+    for symbol, size in zip(spec.shape or (), array.shape, strict=False):
+        if not isinstance(symbol, str):
+            continue
+        known, other = symbols.setdefault(symbol, (size, spec.name))
+        if known != size:
+            raise InputError(
+                f"dimension `{symbol}` is {known} in `{other}` but {size} in `{spec.name}`",
+                where=where,
+                hint=f"all inputs of one feed must agree on `{symbol}`",
+            )

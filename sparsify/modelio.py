@@ -1,0 +1,369 @@
+"""Models in and out: nothing that a model holds is lost, and no file is ever left half-written.
+
+onnx_ir 1.1 drops `sparse_initializer` without a word and resolves external data against the current folder
+when the model's path has none. Both are dealt with here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+
+from sparsify.errors import InputError, UsageError
+
+Source = str | Path | bytes | onnx.ModelProto | ir.Model
+
+# protobuf holds 2**31 - 1 bytes; what is not tensors gets 64 MiB of that.
+INLINE_LIMIT = 2**31 - 2**26
+_SOURCE = "sparsify.source"  # key in the model's in-memory metadata: the resolved path it was loaded from
+_DATA_FILES = "sparsify.data_files"
+
+
+def load(model: Source) -> ir.Model:
+    """`model` as an `ir.Model` that the caller may change. External data stays on disk until it is read.
+
+    Raises:
+        InputError: there is no such file, it is not ONNX, is cut short, has no graph, or points at external
+            data that is missing, too short or outside the model's folder.
+    """
+    if isinstance(model, ir.Model):
+        copy = model.clone()
+        copy.meta.update(model.meta)
+        return copy
+    if isinstance(model, onnx.ModelProto):
+        return _from_proto(model, where="model", folder=None)
+    if isinstance(model, bytes):
+        return _from_proto(_parse(model, where="model"), where="model", folder=None)
+    path = Path(model)
+    loaded = _from_proto(_parse(_read(path), where=str(path)), where=str(path), folder=path.absolute().parent)
+    loaded.meta[_SOURCE] = path.resolve()
+    loaded.meta[_DATA_FILES] = sorted({Path(t.path).resolve() for t in _external_tensors(loaded)})
+    return loaded
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """`model` with all its tensors inside; `model` itself is untouched.
+
+    Raises:
+        InputError: its tensors do not fit a protobuf message.
+    """
+    if (total := _tensor_bytes(model)) > INLINE_LIMIT:
+        raise InputError(f"the model's {total} bytes of tensors do not fit one message", hint="save it to a file")
+    if any(True for _ in _external_tensors(model)):
+        model = ir.external_data.load_to_model(model.clone())
+    return ir.to_proto(model)
+
+
+def serialize(model: ir.Model) -> bytes:
+    """The bytes that `save` writes for a model whose data fits inside: the same model, the same bytes."""
+    return bytes(to_proto(model).SerializeToString(deterministic=True))
+
+
+def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> None:
+    """Write `model` to `path`, and its tensors to `<path>.data` when they are more than `limit` bytes.
+
+    Both files are written beside their targets first and take their names only when complete.
+
+    Raises:
+        UsageError: `path` is the file that the model was loaded from, or cannot be written.
+    """
+    path = Path(path)
+    target = path.with_name(f"{path.name}.data")
+    _refuse_own_files(model, (path, target))
+    external = _tensor_bytes(model) > limit
+    with _writing(path) as folder:
+        if external:
+            ir.save(model, folder / path.name, external_data=target.name)
+        else:
+            (folder / path.name).write_bytes(serialize(model))
+
+
+def copy(model: ir.Model, path: str | Path) -> None:
+    """Write `model`, which is as it was loaded: its file byte for byte where it has one that stands alone.
+
+    Raises:
+        UsageError: `path` is the file that the model was loaded from, or cannot be written.
+    """
+    path = Path(path)
+    source = source_path(model)
+    if source is None or model.meta[_DATA_FILES]:
+        save(model, path)
+        return
+    _refuse_own_files(model, (path,))
+    write_bytes(path, source.read_bytes())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    with _writing(path) as folder:
+        (folder / path.name).write_bytes(data)
+
+
+def digest(model: str | Path | ir.Model) -> str:
+    """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
+    if not isinstance(model, ir.Model):
+        total = hashlib.sha256()
+        for file in _files(model):
+            with file.open("rb") as stream:
+                while chunk := stream.read(2**20):
+                    total.update(chunk)
+        return total.hexdigest()
+    if _tensor_bytes(model) <= INLINE_LIMIT:
+        return hashlib.sha256(serialize(model)).hexdigest()
+    total = hashlib.sha256(_without_tensors(model).SerializeToString(deterministic=True))
+    for tensor in _initializer_tensors(model):
+        total.update(tensor.tobytes())
+    return total.hexdigest()
+
+
+def size(model: str | Path | ir.Model) -> int:
+    """Bytes on disk: of a file with the data files it names, or those a model would take."""
+    if not isinstance(model, ir.Model):
+        return sum(file.stat().st_size for file in _files(model))
+    if _tensor_bytes(model) <= INLINE_LIMIT:
+        return int(to_proto(model).ByteSize())
+    return int(_without_tensors(model).ByteSize()) + _tensor_bytes(model)
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("there is no such file", where=str(path), hint="check the path of the model") from None
+    except IsADirectoryError:
+        raise InputError("this is a folder, not a model", where=str(path), hint="name the .onnx file in it") from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _parse(data: bytes, where: str) -> onnx.ModelProto:
+    if not data:
+        raise InputError("the file is empty", where=where, hint="export or download the model again")
+    try:
+        return onnx.load_model_from_string(data)
+    except DecodeError:
+        # Every exporter writes the IR version, field 1, first: its tag is 8.
+        cut = data[0] == 8
+        raise InputError(
+            "the ONNX file is cut short or damaged" if cut else "this is not an ONNX model",
+            where=where,
+            hint="export or download the model again" if cut else "sparsify reads .onnx files",
+        ) from None
+
+
+def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.Model:
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise InputError("the model has no graph", where=where, hint="export the model again, with its outputs")
+    if not proto.graph.node:
+        raise InputError("the model's graph is empty", where=where, hint="there is nothing in it to optimise")
+    if not proto.opset_import:
+        raise InputError("the model does not say which opset it uses", where=where, hint="export it again")
+    graphs = list(_graphs(proto))
+    if any(graph.sparse_initializer for graph in graphs):
+        # Dense copies are put in place of sparse ones: the caller keeps its own message.
+        proto = onnx.ModelProto.FromString(proto.SerializeToString())
+        for graph in _graphs(proto):
+            _make_dense(graph, where)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # whatever onnx_ir trips over is in the file
+        raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
+    _check_external(model, where, folder)
+    return model
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The main graph and all subgraphs, those of functions included."""
+    yield from _with_subgraphs(proto.graph)
+    for function in proto.functions:
+        yield from _subgraphs(function.node)
+
+
+def _with_subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    yield from _subgraphs(graph.node)
+
+
+def _subgraphs(nodes: list[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    for attribute in (a for node in nodes for a in node.attribute):
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            yield from _with_subgraphs(graph)
+
+
+def _make_dense(graph: onnx.GraphProto, where: str) -> None:
+    """Turn sparse initializers into dense ones, as onnxruntime itself does at load."""
+    for sparse in graph.sparse_initializer:
+        name, shape = sparse.values.name, tuple(sparse.dims)
+        values = onnx.numpy_helper.to_array(sparse.values)
+        count = int(np.prod([int(d) for d in shape], dtype=object))
+        if count * values.itemsize > INLINE_LIMIT:
+            raise InputError(
+                f"sparse initializer `{name}` {list(shape)} would take {count * values.itemsize} bytes when dense",
+                where=where,
+                hint="onnxruntime cannot load it either; build the model with sparsify.from_scipy",
+            )
+        indices = onnx.numpy_helper.to_array(sparse.indices)
+        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
+        dense = np.zeros(count, values.dtype)
+        try:
+            dense[flat] = values
+        except (IndexError, ValueError) as error:
+            raise InputError(f"sparse initializer `{name}` has positions outside {list(shape)}", where=where) from error
+        graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(shape), name))
+    del graph.sparse_initializer[:]
+
+
+def _check_external(model: ir.Model, where: str, folder: Path | None) -> None:
+    """Bind external tensors to `folder`; refuse files that are absent, short or outside it."""
+    for tensor in _external_tensors(model):
+        if folder is None:
+            raise InputError(
+                f"tensor `{tensor.name}` is kept in the file `{tensor.location}`, and nobody said in which folder",
+                where=where,
+                hint="give the path of the model instead of its bytes",
+            )
+        tensor.base_dir = str(folder)
+        file = Path(tensor.path).resolve()
+        if not file.is_relative_to(folder.resolve()):
+            raise InputError(
+                f"tensor `{tensor.name}` is kept in `{tensor.location}`, outside the model's folder",
+                where=where,
+                hint="put the data file beside the model; links may not lead out of the folder either",
+            )
+        if not file.is_file():
+            raise InputError(f"its data file `{tensor.location}` is missing", where=where, hint="put it beside it")
+        if file.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
+            raise InputError(f"its data file `{tensor.location}` is cut short", where=where, hint="download it again")
+
+
+def _all_graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    yield from model.graphs()
+    yield from model.functions.values()
+
+
+def _initializer_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """External tensors of initializers and of attributes, in all scopes."""
+    yield from (t for t in _initializer_tensors(model) if isinstance(t, ir.ExternalTensor))
+    for graph in _all_graphs(model):
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                    yield attribute.value
+
+
+def _tensor_bytes(model: ir.Model) -> int:
+    return sum(tensor.nbytes for tensor in _initializer_tensors(model))
+
+
+def _without_tensors(model: ir.Model) -> onnx.ModelProto:
+    """The message of `model` with initializers that name their type and shape but hold nothing."""
+    skeleton = model.clone()
+    for graph in skeleton.graphs():
+        for value in graph.initializers.values():
+            if (tensor := value.const_value) is not None:
+                shape = ir.Shape(tensor.shape.numpy())
+                # `name` stands for the data: its bytes are counted and hashed by the caller.
+                value.const_value = ir.ExternalTensor("", 0, 0, tensor.dtype, shape=shape, name=str(value.name))
+    return ir.to_proto(skeleton)
+
+
+def _files(path: str | Path) -> list[Path]:
+    return [Path(path), *load(path).meta[_DATA_FILES]]
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def source_path(model: ir.Model) -> Path | None:
+    """The resolved path that `model` was loaded from; None when it came from memory."""
+    found = model.meta.get(_SOURCE)
+    return found if isinstance(found, Path) else None
+
+
+def inherit_source(model: ir.Model, source: ir.Model) -> None:
+    """Let `model` be protected from overwriting the files of the model it was made from."""
+    model.meta.update({k: v for k, v in source.meta.items() if k in (_SOURCE, _DATA_FILES)})
+
+
+def _refuse_own_files(model: ir.Model, targets: tuple[Path, ...]) -> None:
+    source = source_path(model)
+    own = [*([source] if source else []), *model.meta.get(_DATA_FILES, [])]
+    for target in targets:
+        # samefile sees through links; a name alone does not.
+        if target.exists() and any(file.exists() and target.samefile(file) for file in own):
+            raise UsageError("this would overwrite the input", where=str(target), hint="choose another name with -o")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into; what stands in it at the end takes its place beside `path`."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder)
+            # The data file goes first: a model is never there without its data.
+            written = sorted(Path(folder).iterdir(), reverse=True)
+            _replace(Path(folder), {file: path.parent / file.name for file in written})
+    except OSError as error:
+        hint = "choose another place for it" if path.parent.is_dir() else "make its folder first"
+        raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
+
+
+def _replace(folder: Path, moves: dict[Path, Path]) -> None:
+    """Move complete files to their targets, all or none: when one cannot be moved, those before it are undone."""
+    for written in moves:
+        _sync(written)
+    undo: list[tuple[Path | None, Path]] = []
+    try:
+        for number, (written, target) in enumerate(moves.items()):
+            backup = _keep(target, folder / f"backup-{number}") if len(moves) > 1 and target.exists() else None
+            os.replace(written, target)
+            undo.append((backup, target))
+    except OSError:
+        for backup, target in reversed(undo):
+            with contextlib.suppress(OSError):
+                os.replace(backup, target) if backup else target.unlink()
+        raise
+
+
+def _keep(file: Path, backup: Path) -> Path:
+    """A second name for `file`; a copy where the file system has no hard links."""
+    try:
+        os.link(file, backup)
+    except OSError:
+        shutil.copyfile(file, backup)
+    return backup
+
+
+def _sync(file: Path) -> None:
+    """Have the bytes on the disk before the name: a power cut must not leave a name without them."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

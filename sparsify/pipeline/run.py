@@ -1,0 +1,210 @@
+"""Running a pipeline: each pass timed, its effect measured, the model verified after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import onnx_ir as ir
+
+from sparsify import graph, modelio, runtime
+from sparsify.errors import SparsifyError, UsageError
+from sparsify.pipeline import calibrate, takeback
+from sparsify.pipeline.text import to_text
+from sparsify.pipeline.verify import BrokenModelError, Feed, PassError, Verifier
+from sparsify.rewrite import Change, Finding, Pass, Refusal, Report
+
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is under way
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass did.
+
+    Attributes:
+        text: the pass with its options.
+        seconds: in the pass itself; `verify_seconds` in looking whether the model still works.
+        nodes, bytes: of the model, before and after.
+    """
+
+    name: str
+    text: str
+    seconds: float
+    verify_seconds: float
+    changes: tuple[Change, ...]
+    refusals: tuple[Refusal, ...]
+    findings: tuple[Finding, ...]
+    nodes: tuple[int, int]
+    bytes: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON carries it; what happened to each node stands elsewhere."""
+        return {
+            "pass": self.text,
+            "seconds": self.seconds,
+            "verify_seconds": self.verify_seconds,
+            "changes": len(self.changes),
+            "refusals": len(self.refusals),
+            "nodes": list(self.nodes),
+            "bytes": list(self.bytes),
+        }
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """What all passes did, in order.
+
+    Attributes:
+        restored: layers whose pruning was taken back because no later pass had use for it, and their sparsity.
+    """
+
+    pipeline: str
+    steps: tuple[Step, ...]
+    restored: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def modified(self) -> bool:
+        return any(step.changes for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes to run one after another."""
+
+    passes: tuple[Pass, ...]
+
+    def __str__(self) -> str:
+        return to_text(self.passes)
+
+    def run(
+        self,
+        model: ir.Model,
+        *,
+        sample: Feed | None = None,
+        calibration: Sequence[Feed] = (),
+        observe: bool = True,
+        dump_after: tuple[str, Path] | None = None,
+        progress: Progress | None = None,
+    ) -> PipelineReport:
+        """Change `model` in place.
+
+        Args:
+            model: the model.
+            sample: one feed; with it the model is run after each change.
+            calibration: feeds from which passes that ask for it learn what layers see.
+            observe: whether `sample` has real shapes, so that the rows which each linear layer sees in it count.
+            dump_after: (pass name, folder): the model as it is after that pass is written as NN-pass.onnx.
+            progress: told before each pass, and at the end.
+
+        Raises:
+            InputError: the model cannot be run on `sample` as it came.
+            UsageError: `dump_after` names a pass that is not in the pipeline.
+            PassError: a pass failed or broke the model.
+        """
+        if dump_after and dump_after[0] not in {p.name for p in self.passes}:
+            names = ", ".join(p.name for p in self.passes)
+            raise UsageError(
+                f"pass `{dump_after[0]}` is not in the pipeline", where="--dump-after", hint=f"it runs {names}"
+            )
+        report = progress or silence
+        report(0, len(self.passes), "verify the input")
+        verifier = Verifier(model, sample)
+        steps: list[Step] = []
+        keeper: takeback.Keeper | None = None
+        for number, one in enumerate(self.passes):
+            report(number, len(self.passes), one.name)
+            if observe and sample is not None and _wants_rows(one):
+                observe_rows(model, sample)
+            if calibration and getattr(one, "wants_moments", False):
+                report(number, len(self.passes), f"{one.name}: calibrate")
+                calibrate.calibrate(model, calibration)
+                report(number, len(self.passes), one.name)
+            if keeper is None and takeback.wanted(self.passes, number):
+                keeper = takeback.Keeper(model)
+            steps.append(_step(one, model, verifier, road=self.passes[:number]))
+            calibrate.forget(model)
+            if dump_after and one.name == dump_after[0]:
+                folder = dump_after[1]
+                folder.mkdir(parents=True, exist_ok=True)
+                modelio.save(model, folder / f"{number:02}-{one.name}.onnx")
+        report(len(self.passes), len(self.passes), "done")
+        return PipelineReport(str(self), tuple(steps), {} if keeper is None else keeper.restore(model))
+
+
+def observe_rows(model: ir.Model, sample: Feed) -> None:
+    """Put into `meta["rows"]` of each linear layer of the main graph how many rows it sees in `sample`."""
+    unknown = [x for x in graph.linear_layers(model) if "rows" not in x.node.meta and x.node.graph is model.graph]
+    if not unknown:
+        return
+    named = [layer for layer in unknown if layer.x.name]
+    shapes = runtime.observe_rows(model, dict(sample), _names(layer.x for layer in named))
+    for layer in named:
+        if (shape := shapes.get(str(layer.x.name))) is not None:
+            # All dimensions but the one that is multiplied, wherever a transposition has put it.
+            layer.node.meta["rows"] = _product(shape) // max(layer.shape[0], 1)
+
+
+def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]) -> Step:
+    nodes, size = _count(model), modelio.size(model)
+    start = time.perf_counter()
+    try:
+        done = cast(Report, one(model))
+    except SparsifyError:
+        raise
+    except Exception as error:
+        raise _blame(one, road, f"failed with {type(error).__name__}: {error}") from error
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    if done.modified:
+        try:
+            verifier.verify(model)
+        except BrokenModelError as error:
+            raise _blame(one, road, f"broke the model: {error}") from error
+    return Step(
+        name=one.name,
+        text=str(one),
+        seconds=seconds,
+        verify_seconds=time.perf_counter() - start,
+        changes=done.changes,
+        refusals=done.refusals,
+        findings=done.findings,
+        nodes=(nodes, _count(model)),
+        bytes=(size, modelio.size(model)),
+    )
+
+
+def _blame(one: Pass, road: tuple[Pass, ...], what: str) -> PassError:
+    after = f", after {to_text(road)}" if road else ""
+    before = road[-1].name if road else "cleanup"
+    return PassError(
+        f"pass `{one.name}` {what}",
+        where=f"{one}{after}",
+        hint=f"this is a bug of ours: please report it with the model that `--dump-after {before} DIR` writes",
+    )
+
+
+def _wants_rows(one: Pass) -> bool:
+    return any(f.name == "rows" for f in dataclasses.fields(one))
+
+
+def _count(model: ir.Model) -> int:
+    return sum(1 for _ in graph.nodes(model))
+
+
+def _names(values: Iterable[ir.Value]) -> list[str]:
+    return list(dict.fromkeys(str(v.name) for v in values))
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for dim in shape:
+        total *= dim
+    return total
+
+
+def silence(done: int, total: int, what: str) -> None:
+    """Tell nobody."""

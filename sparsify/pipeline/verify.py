@@ -1,0 +1,96 @@
+"""Is the model still a model, and does it still answer? Asked before the first pass and after every change."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from sparsify import modelio, runtime
+from sparsify.errors import InputError, SparsifyError
+
+Feed = Mapping[str, npt.NDArray[Any]]
+
+
+class PassError(SparsifyError):
+    """A pass failed or broke the model: a bug of ours. Says which pass, and after which others."""
+
+
+class BrokenModelError(Exception):
+    """The model is not what it was; the text says how."""
+
+
+class Verifier:
+    """Compares a model with what it was at the start.
+
+    Args:
+        base: the model as it came.
+        sample: one feed; without one only the checker is asked.
+
+    Raises:
+        InputError: onnxruntime cannot run `base` on `sample`.
+    """
+
+    def __init__(self, base: ir.Model, sample: Feed | None) -> None:
+        self._sample = sample
+        try:
+            _check(base)
+            self._checks = True
+        except onnx.checker.ValidationError:
+            # onnxruntime runs models that the checker refuses. It cannot be held against the passes.
+            self._checks = False
+        self._expected = {} if sample is None else _answers(base, sample)
+
+    def verify(self, model: ir.Model) -> None:
+        """Raise BrokenModelError where the checker or onnxruntime refuses `model`, or its answers changed in
+        name, type or shape, or are no longer finite where they were.
+        """
+        if self._checks:
+            try:
+                _check(model)
+            except onnx.checker.ValidationError as error:
+                raise BrokenModelError(f"onnx.checker refuses the model: {_first_line(error)}") from error
+        if self._sample is None:
+            return
+        try:
+            answers = _answers(model, self._sample)
+        except InputError as error:  # the input could be run: what cannot be run any more is our doing
+            raise BrokenModelError(f"onnxruntime cannot run the model: {error.what}") from error
+        if list(answers) != list(self._expected):
+            raise BrokenModelError(f"outputs are {list(answers)}, were {list(self._expected)}")
+        for name, expected in self._expected.items():
+            _compare(name, expected, answers[name])
+
+
+def _compare(name: str, expected: Any, answer: Any) -> None:
+    if not isinstance(expected, np.ndarray) or not isinstance(answer, np.ndarray):
+        return  # sequences and maps have no shape to compare
+    if (expected.dtype, expected.shape) != (answer.dtype, answer.shape):
+        was, now = (f"{a.dtype}{list(a.shape)}" for a in (expected, answer))
+        raise BrokenModelError(f"output `{name}` is {now}, was {was}")
+    if expected.dtype.kind == "f" and not np.isfinite(answer[np.isfinite(expected)]).all():
+        raise BrokenModelError(f"output `{name}` is no longer finite")
+
+
+def _answers(model: ir.Model, sample: Feed) -> dict[str, Any]:
+    return dict(runtime.run(runtime.session(model), dict(sample)))
+
+
+def _check(model: ir.Model) -> None:
+    if modelio.size(model) <= modelio.INLINE_LIMIT:
+        onnx.checker.check_model(modelio.to_proto(model))
+        return
+    with tempfile.TemporaryDirectory() as folder:  # the checker takes larger models by path only
+        path = Path(folder) / "model.onnx"
+        modelio.save(model, path)
+        onnx.checker.check_model(str(path))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,50 @@
+"""Reports as terminal tables, JSON, HTML, Markdown and JUnit. Nothing is computed here, only laid out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsify.errors import UsageError
+from sparsify.modelio import write_bytes
+from sparsify.report import html, junit, markdown
+from sparsify.report.tables import Report, Table, nodes, tables
+from sparsify.report.terminal import drawn, show
+
+__all__ = ["FORMATS", "Report", "Table", "check", "drawn", "nodes", "show", "tables", "write"]
+
+
+def _json(report: Report) -> str:
+    # What is not finite was put into words where it was measured: NaN is not JSON.
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    ".json": _json,
+    ".html": html.render,
+    ".md": markdown.render,
+    ".xml": junit.render,
+}
+
+
+def check(path: Path) -> None:
+    """Refuse a report that could not be written, before any work is done.
+
+    Raises:
+        UsageError: an extension that stands for no format, or a folder that does not exist.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"`{path.suffix or path.name}` is not a format of reports",
+            where=f"--report {path}",
+            hint=f"use one of {', '.join(FORMATS)}",
+        )
+    if not path.absolute().parent.is_dir():
+        raise UsageError("the folder does not exist", where=f"--report {path}", hint="make it first")
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the report in the format of its extension: the whole of it or nothing."""
+    check(path)
+    write_bytes(path, FORMATS[path.suffix.lower()](report).encode())

@@ -1,0 +1,211 @@
+"""Every report as the same few tables, whatever it is then written as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from sparsify.report import units
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be drawn. A column whose name starts with `>` holds numbers: it is aligned to the right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.lstrip(">") for column in self.columns)
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        return tuple(column.startswith(">") for column in self.columns)
+
+
+def headline(report: Report) -> str:
+    """The one sentence that the report comes down to."""
+    return str(report.get("summary", ""))
+
+
+def tables(report: Report) -> list[Table]:
+    """The tables of a report of any kind; empty ones are left out."""
+    return [table for table in _KINDS[report["kind"]](report) if table.rows]
+
+
+def _optimize(report: Report) -> Iterator[Table]:
+    yield _models(report)
+    yield from _drift(report)
+    yield from nodes(report["nodes"])
+    yield _passes(report["passes"])
+
+
+def _audit(report: Report) -> Iterator[Table]:
+    yield from _drift(report)
+    yield _layers(report.get("layers") or [])
+
+
+def _models(report: Report) -> Table:
+    """Size and latency of the input and of the result."""
+    latency = report["latency"] or {"base": {}, "candidate": {}, "speedup": None}
+    rows = [
+        (
+            label,
+            units.size(report["size"][key]),
+            units.milliseconds(latency[key].get("median_ms")),
+            _spread(latency[key]),
+            units.ratio(latency["speedup"]) if key == "candidate" else "",
+        )
+        for label, key in (("input", "base"), ("result", "candidate"))
+    ]
+    on = f", measured on {latency['measured_on']}" if latency.get("measured_on") else ""
+    return Table(
+        f"Models ({units.count(report['threads'], 'thread')}{on})",
+        ("model", ">size", ">latency", ">middle half", ">speedup"),
+        tuple(rows),
+    )
+
+
+def _spread(timing: dict[str, float]) -> str:
+    if not timing:
+        return ""
+    return f"{units.digits(timing['p25_ms'])} to {units.milliseconds(timing['p75_ms'])}"
+
+
+def _drift(report: Report) -> Iterator[Table]:
+    drift = report.get("drift")
+    if not drift:
+        return
+    rows = [
+        (
+            output,
+            str(found["samples"]),
+            metric,
+            units.number(figure["value"]),
+            f"{units.number(figure['low'])} to {units.number(figure['high'])}",
+        )
+        for output, found in drift["outputs"].items()
+        for metric, figure in found["metrics"].items()
+    ]
+    yield Table("Drift", ("output", ">samples", "metric", ">value", ">95 % interval"), tuple(rows))
+    verdicts = [
+        (v["budget"], v["output"], units.number(v["bound"]), "holds" if v["passed"] else "BROKEN")
+        for v in drift.get("verdicts") or []
+    ]
+    yield Table("Budgets", ("budget", "output", ">bound against it", "verdict"), tuple(verdicts))
+
+
+def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """What became of each node, and why. Products that are no linear layers have nothing to count."""
+    prefix = _common_folder([n["name"] for n in found])
+    start = f", names start with {prefix}" if prefix else ""
+    rows = [
+        (
+            n["name"].removeprefix(prefix),
+            units.shape(n["shape"]),
+            n["decision"],
+            units.share(n["sparsity"]),
+            units.milliseconds(n["dense_ms"]),
+            units.milliseconds(n["rewritten_ms"]),
+            # Decision, zeros and times say what a rewrite is.
+            "; ".join(n["refined"]) if n["rewritten_ms"] and n["decision"] != "left" else n["reason"],
+        )
+        for n in found
+        if n["shape"]
+    ]
+    columns = ("node", ">K x N", "decision", ">zeros", ">dense", ">rewritten", "why")
+    yield Table(f"Linear layers{start}", columns, tuple(rows))
+    others = [(n["name"].removeprefix(prefix), n["reason"].replace(prefix, "")) for n in found if not n["shape"]]
+    yield Table(f"Other products, left as they are{start}", ("node", "why"), tuple(others))
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """What all names start with, up to a slash; empty where that is not worth mentioning."""
+    if len(names) < 2:
+        return ""
+    folders = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    return "".join(f"{parts[0]}/" for parts in takewhile(lambda parts: len(set(parts)) == 1, folders))
+
+
+def _passes(steps: Sequence[dict[str, Any]]) -> Table:
+    rows = [
+        (
+            s["pass"],
+            str(s["changes"]),
+            str(s["refusals"]),
+            str(s["nodes"][-1]),
+            units.size(s["bytes"][-1]),
+            units.seconds(s["seconds"]),
+        )
+        for s in steps
+    ]
+    columns = ("pass", ">changes", ">refusals", ">nodes after", ">size after", ">time")
+    return Table("Passes", columns, tuple(rows))
+
+
+def _layers(found: Sequence[dict[str, Any]]) -> Table:
+    rows = [(r["node"], r["op"], units.number(r["own"]), units.number(r["accumulated"])) for r in found]
+    return Table("Layers (relative L2 error)", ("node", "operator", ">own", ">accumulated"), tuple(rows))
+
+
+def _bench(report: Report) -> Iterator[Table]:
+    rows = [
+        (
+            m["name"],
+            units.size(m["size_bytes"]),
+            units.milliseconds(m["latency"]["median_ms"]),
+            _spread(m["latency"]),
+            units.ratio(m["speedup"]["median"]),
+            "native" if m["native"] else "onnxruntime's",
+        )
+        for m in report["models"]
+    ]
+    title = f"Latency ({units.count(report['threads'], 'thread')}, in turns, measured on {report['measured_on']})"
+    yield Table(title, ("model", ">size", ">median", ">middle half", ">speed", "kernels"), tuple(rows))
+
+
+def _inspect(report: Report) -> Iterator[Table]:
+    facts = report["model"]
+    rows = [
+        ("size", units.size(facts["bytes"])),
+        ("nodes", str(facts["nodes"])),
+        ("linear layers", str(facts["linear"])),
+        ("sparse operators", str(facts["sparse"])),
+        ("share of the weights in linear layers", units.share(facts["linear_share"])),
+        ("opset", str(facts["opset"])),
+    ]
+    yield Table("Model", ("what", ">value"), tuple(rows))
+    prefix = _common_folder([n["name"] for n in report["nodes"]])
+    layers = [
+        (
+            n["name"].removeprefix(prefix),
+            units.shape(n["shape"]),
+            units.number(n["rows"]),
+            units.share(n["zeros"]),
+            n["pattern"] or "",
+            units.milliseconds(n["dense_ms"]),
+            units.ratio(n["speedup_o2"]),
+            units.ratio(n["speedup_o3"]),
+            n["note"] or "",
+        )
+        for n in report["nodes"]
+        if n["shape"]
+    ]
+    yield Table(
+        f"Linear layers ({units.count(report['threads'], 'thread')}){f', names start with {prefix}' if prefix else ''}",
+        ("node", ">K x N", ">rows", ">zeros", ">pattern", ">dense", ">-O2", ">-O3", "note"),
+        tuple(layers),
+    )
+
+
+def _facts(report: Report) -> Iterator[Table]:
+    yield Table(report["title"], ("what", "value"), tuple((k, str(v)) for k, v in report["facts"].items()))
+
+
+_KINDS = {"optimize": _optimize, "audit": _audit, "bench": _bench, "inspect": _inspect, "facts": _facts}

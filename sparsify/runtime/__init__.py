@@ -1,0 +1,29 @@
+"""onnxruntime sessions with our kernels: open, run, time, look inside, invent inputs."""
+
+from __future__ import annotations
+
+from sparsify.runtime.moments import second_moments
+from sparsify.runtime.probe import Probe, capture, observe_rows, probe
+from sparsify.runtime.sessions import Session, calls_native, run, session
+from sparsify.runtime.source import Skeleton, Source, opened, size_bytes
+from sparsify.runtime.synth import synthesize
+from sparsify.runtime.timing import Timing, interleave
+
+__all__ = [
+    "Probe",
+    "Session",
+    "Skeleton",
+    "Source",
+    "Timing",
+    "calls_native",
+    "capture",
+    "interleave",
+    "observe_rows",
+    "opened",
+    "probe",
+    "run",
+    "second_moments",
+    "session",
+    "size_bytes",
+    "synthesize",
+]

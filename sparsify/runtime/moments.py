@@ -1,0 +1,45 @@
+"""Second moments of what a model computes: H = sum of x x^T over all rows x of a value, one feed at a time.
+
+Rows that a feed's own mask calls padding do not count: they say nothing about real inputs, and there may be many.
+Nor do rows that hold a NaN or an infinity, which would make all of H useless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsify.data import Array
+from sparsify.runtime.probe import capture
+from sparsify.runtime.source import Source
+
+MASK_INPUT = "attention_mask"  # what exporters of transformers call it; 0 is padding
+
+
+def second_moments(
+    model: Source, feeds: Iterable[Mapping[str, Array]], values: Iterable[str], *, threads: int | None = None
+) -> dict[str, npt.NDArray[np.float64]]:
+    """H float64 [K, K] of each named float value [..., K]; values that the main graph does not have are left out.
+
+    Memory: one feed's values, and 8 K^2 bytes a value.
+    """
+    feeds = list(feeds)
+    moments: dict[str, npt.NDArray[np.float64]] = {}
+    for feed, found in zip(feeds, capture(model, feeds, values, threads=threads), strict=True):
+        for name, value in found.items():
+            rows = _rows(value, feed.get(MASK_INPUT))
+            # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
+            moment = (rows.T @ rows).astype(np.float64)
+            moments[name] = moments[name] + moment if name in moments else moment
+    return moments
+
+
+def _rows(value: Array, mask: Array | None) -> npt.NDArray[np.float32]:
+    """The rows [T, K] of `value` that count."""
+    rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
+    if mask is not None and value.shape[:-1] == mask.shape:
+        rows = rows[mask.reshape(-1) != 0]
+    finite = np.isfinite(rows).all(axis=1)
+    return rows if finite.all() else rows[finite]

@@ -1,0 +1,126 @@
+"""Opening and running sessions; onnxruntime's complaints become errors with a place and a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
+
+from sparsify import kernels
+from sparsify.data import Array, Feed
+from sparsify.errors import InputError
+from sparsify.ops import DOMAIN
+from sparsify.runtime.source import Skeleton, Source, nodes_of, opened
+
+Session: TypeAlias = onnxruntime.InferenceSession
+
+_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"  # onnxruntime 1.21 and later
+_ERRORS_AND_FATAL = 3  # onnxruntime's log severity
+_REFUSALS = tuple(
+    getattr(native_errors, name)
+    for name in (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoModel",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+)
+
+
+def session(model: Source, *, threads: int | None = None, native: bool = True) -> Session:
+    """A CPU session. A path is opened by onnxruntime itself, whatever its size.
+
+    Args:
+        model: in any form; left as it is.
+        threads: inside an operator; onnxruntime's own choice when None. Operators never run in parallel.
+        native: let our operators run on our kernels, where these are built.
+
+    Raises:
+        InputError: no such file, not ONNX, or a model that onnxruntime refuses.
+    """
+    if isinstance(model, (str, Path)):
+        if not Path(model).is_file():
+            raise InputError("no such file", where=str(model))
+        return _create(str(model), _options(threads, native), str(model))
+    with opened(model) as skeleton:
+        return open_skeleton(skeleton, threads=threads, native=native)
+
+
+def open_skeleton(skeleton: Skeleton, *, threads: int | None = None, native: bool = True) -> Session:
+    """A session of `skeleton`; see `session`."""
+    options = _options(threads, native)
+    serialized = skeleton.proto.SerializeToString()
+    if skeleton.folder is None:
+        return _create(serialized, options, "the model")
+    if not skeleton.scratch:  # not ours to write into
+        options.add_session_config_entry(_FOLDER_OPTION, str(skeleton.folder))
+        return _create(serialized, options, str(skeleton.folder))
+    path = skeleton.folder / "session.onnx"
+    path.write_bytes(serialized)
+    return _create(str(path), options, "the model")
+
+
+def calls_native(model: Source) -> bool:
+    """Whether a session of `model` runs our kernels on this machine: it has our operators, and they are built."""
+    if not kernels.register(onnxruntime.SessionOptions()):
+        return False
+    with opened(model) as skeleton:
+        return any(node.domain == DOMAIN for node in nodes_of(skeleton.proto.graph))
+
+
+def run(session: Session, feed: Mapping[str, Array]) -> Feed:
+    """All outputs by name. Keys that the model does not take are left out.
+
+    Raises:
+        InputError: an input is missing, or onnxruntime fails on this feed.
+    """
+    inputs = session_inputs(session, feed)
+    with input_errors(str(getattr(feed, "source", "a feed"))):
+        values = session.run(None, inputs)
+    return dict(zip((o.name for o in session.get_outputs()), values, strict=True))
+
+
+def session_inputs(session: Session, feed: Mapping[str, Array]) -> Feed:
+    """The part of `feed` that `session` takes.
+
+    Raises:
+        InputError: an input is missing.
+    """
+    names = [i.name for i in session.get_inputs()]
+    for name in names:
+        if name not in feed:
+            raise InputError(f"input `{name}` is missing", hint=f"the feed has {', '.join(feed) or 'no keys'}")
+    return {name: feed[name] for name in names}
+
+
+@contextmanager
+def input_errors(where: str) -> Iterator[None]:
+    """Turn what onnxruntime refuses into an InputError about `where`."""
+    try:
+        yield
+    except _REFUSALS as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"onnxruntime refuses it: {text}", where=where) from error
+
+
+def _create(model: str | bytes, options: Any, where: str) -> Session:
+    with input_errors(where):
+        return Session(model, options, providers=["CPUExecutionProvider"])
+
+
+def _options(threads: int | None, native: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: its own choice
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_AND_FATAL
+    if native:
+        kernels.register(options)
+    return options

@@ -1,0 +1,127 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from sparsify import ops
+from sparsify.activations import gelu
+from sparsify.passes.fuse_epilogue import FuseEpilogue
+from sparsify.passes.sparse_fp32 import SparseFp32
+from tests.running import EPS, op_types, product_bound, run, set_constant, sparse
+from tests.test_activations import GELUS
+
+
+def model_of(rng, body: str, outputs: str = "float[M,6] y", opset: int = 17) -> tuple[ir.Model, np.ndarray]:
+    model = ir.from_onnx_text(f"""<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]>
+        g (float[M,8] a, float[M,6] other) => ({outputs}) <float[1,1] w = {{0}}, float[6] c = {{1,2,3,4,5,-6}},
+        float[1,6] c2 = {{1,2,3,4,5,-6}}, float[1,1,6] c3 = {{1,2,3,4,5,-6}}, float c0 = {{2}},
+        float root = {{1.4142135}}, float inverse = {{0.70710677}}, float one = {{1}},
+        float half = {{0.5}}, float two = {{2}}> {{ {body} }}""")
+    w = sparse(rng, 8, 6, 0.4)
+    set_constant(model, "w", w)
+    SparseFp32(min_sparsity=0)(model)
+    return model, w
+
+
+def check(model: ir.Model, w: np.ndarray, rng, f, c) -> None:
+    """The model computes f(x w + c); Lipschitz constants of Relu and Gelu are 1 and 1.13."""
+    x = rng.standard_normal((3, 8)).astype(np.float32)
+    got = run(model, a=x, other=np.zeros((3, 6), np.float32))[0]
+    before = x.astype(np.float64) @ w + c
+    # Erf of onnxruntime is good to a few ulp of 1, times 0.5 |x|; so are the factors around it.
+    bound = 1.13 * product_bound(x, w, np.broadcast_to(c, before.shape)) + 16 * EPS * np.abs(before)
+    assert (np.abs(got - f(before)) <= bound).all()
+
+
+C = np.array([1, 2, 3, 4, 5, -6], np.float32)
+
+
+@pytest.mark.parametrize("add", ["Add(p, c)", "Add(c, p)", "Add(p, c2)", "Add(p, c0)"])
+def test_bias_in_either_order(rng, add):
+    model, w = model_of(rng, f"p = MatMul(a, w) y = {add}")
+    report = FuseEpilogue()(model)
+    assert [c.what for c in report.changes] == ["fused bias"]
+    assert op_types(model) == ["SparseMatMul"]
+    assert model.graph.outputs[0].name == "y"
+    assert model.graph[0].name == "MatMul -> p"
+    check(model, w, rng, lambda v: v, 2 if "c0" in add else C)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_relu(rng, bias):
+    model, w = model_of(rng, "p = MatMul(a, w) q = Add(c, p) y = Relu(q)" if bias else "p = MatMul(a, w) y = Relu(p)")
+    assert FuseEpilogue()(model).changes[0].facts["fused"] == (["bias", "Relu"] if bias else ["Relu"])
+    assert op_types(model) == ["SparseMatMulRelu"]
+    check(model, w, rng, lambda v: np.maximum(v, 0), C if bias else 0)
+
+
+@pytest.mark.parametrize("form", [g for g in GELUS if "Gelu" not in g])
+def test_gelu_by_erf_in_every_form(rng, form):
+    model, w = model_of(rng, f"product = MatMul(a, w) x = Add(c, product) {form}")
+    assert FuseEpilogue()(model).changes[0].what == "fused bias and Gelu"
+    assert op_types(model) == ["SparseMatMulGelu"]
+    assert set(model.graph.initializers).isdisjoint({"c", "w"})
+    check(model, w, rng, gelu, C)
+
+
+@pytest.mark.parametrize("body", ["q = Add(p, c) y = com.microsoft.Gelu(q)", "y = com.microsoft.BiasGelu(p, c)"])
+def test_gelu_of_onnxruntime(rng, body):
+    model, w = model_of(rng, f"p = MatMul(a, w) {body}")
+    assert FuseEpilogue()(model).changes[0].what == "fused bias and Gelu"
+    check(model, w, rng, gelu, C)
+
+
+def test_gemm_has_its_bias_already_and_takes_more(rng):
+    model, w = model_of(rng, "p = Gemm(a, w, c) q = Add(p, c) y = Relu(q)")
+    assert FuseEpilogue()(model).modified
+    check(model, w, rng, lambda v: np.maximum(v, 0), 2 * C)
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs", "reason"),
+    [
+        ("p = MatMul(a, w) y = Softmax(p)", "float[M,6] y", "followed by Softmax"),
+        ("p = MatMul(a, w) y = Add(p, other)", "float[M,6] y", "followed by Add"),
+        ("p = MatMul(a, w) y = Add(p, c3)", "float[B,M,6] y", "followed by Add"),
+        ("p = MatMul(a, w) y = Add(p, c)", "float[M,6] y, float[M,6] p", "its output is an output of the model"),
+        ("p = MatMul(a, w) q = Add(p, c) y = Mul(p, q)", "float[M,6] y", "2 nodes read its output"),
+        ("y = MatMul(a, w)", "float[M,6] y", "its output is an output of the model"),
+    ],
+)
+def test_refuses_what_is_not_its_own(rng, body, outputs, reason):
+    model, _ = model_of(rng, body, outputs)
+    before = op_types(model)
+    report = FuseEpilogue()(model)
+    assert not report.modified
+    assert op_types(model) == before
+    assert reason in report.refusals[0].reason
+
+
+def test_a_bias_that_is_an_output_is_fused_and_the_activation_not(rng):
+    model, w = model_of(rng, "p = MatMul(a, w) y = Add(p, c) z = Relu(y)", "float[M,6] y, float[M,6] z")
+    assert FuseEpilogue()(model).changes[0].what == "fused bias"
+    assert op_types(model) == ["SparseMatMul", "Relu"]
+    check(model, w, rng, lambda v: v, C)
+
+
+def test_tanh_gelu_stays(rng):
+    model, _ = model_of(rng, 'p = MatMul(a, w) q = Add(p, c) y = Gelu<approximate="tanh">(q)', opset=20)
+    assert FuseEpilogue()(model).changes[0].what == "fused bias"
+    assert op_types(model) == ["SparseMatMul", "Gelu"]
+
+
+def test_onnx_gelu(rng):
+    model, w = model_of(rng, "p = MatMul(a, w) q = Add(p, c) y = Gelu(q)", opset=20)
+    model.ir_version = 9
+    assert FuseEpilogue()(model).changes[0].what == "fused bias and Gelu"
+    check(model, w, rng, gelu, C)
+    again = FuseEpilogue()(model)
+    assert not again.modified
+    assert "already has the activation Gelu" in again.refusals[0].reason
+
+
+def test_a_shared_bias_keeps_its_other_readers(rng):
+    model, _ = model_of(rng, "p = MatMul(a, w) y = Add(p, c) z = Add(other, c)", "float[M,6] y, float[M,6] z")
+    assert FuseEpilogue()(model).modified
+    assert "c" in model.graph.initializers
+    assert ops.operator_of(model.graph[0]) is not None
+    run(model, a=np.zeros((1, 8), np.float32), other=np.zeros((1, 6), np.float32))
