@@ -5,7 +5,7 @@
 // weights cost what their non-zeros cost. AVX2: 8 sums, the weight and a memory operand: FMA ports (two a cycle) and
 // load ports (two a cycle) are both full. NEON: 16 sums of 32 registers, a load (half an LDP) an FMA.
 //
-// Rounding, float: one FMA a non-zero in order of k, |error| <= (nnz + 1) u sum |x w| with u = 2^-24.
+// Rounding, float: no product passes more than nnz roundings and the bias's: |error| <= gamma_(nnz + 1) sum |x w|.
 //
 // int8 (kInteger): the panel holds q - z, integers within +-255, as floats. Sums of at most kMostExact products with
 // weights within +-128 stay within 2^24: every FMA is exact and the sum is the integer sum((q - z) w) that the
@@ -105,7 +105,16 @@ class Panel final : public Product {
         const int nnz = *count++;
         typename V::Float total[R];
         for (int r = 0; r < R; ++r) total[r] = V::load(sum[c] + kLanes * r);
-        for (int i = 0; i < nnz; ++i) {
+        int i = 0;
+        if constexpr (R == 1) {  // one chain would wait 4 cycles for each FMA: two, 1.5 times as fast at 50 % (Zen 4)
+          auto other = V::set(0.0f);
+          for (; i + 2 <= nnz; i += 2) {
+            total[0] = V::fma(V::load(panel + row[i] * kLanes), V::set(value[i]), total[0]);
+            other = V::fma(V::load(panel + row[i + 1] * kLanes), V::set(value[i + 1]), other);
+          }
+          total[0] = V::add(total[0], other);
+        }
+        for (; i < nnz; ++i) {
           const auto w = V::set(value[i]);
           const float* x = panel + static_cast<int64_t>(row[i]) * kLanes * R;
           for (int r = 0; r < R; ++r) total[r] = V::fma(V::load(x + kLanes * r), w, total[r]);
