@@ -9,8 +9,8 @@
 //
 // int8 (kInteger): the panel holds q - z, integers within +-255, as floats. Sums of at most kMostExact products with
 // weights within +-128 stay within 2^24: every FMA is exact and the sum is the integer sum((q - z) w) that the
-// definition asks for. Where there is no dot product instruction an FMA does as many products as vpmaddubsw, vpmaddwd
-// and vpaddd together do in 24 of 32 lanes, and it needs no permute: see int8_choice-inl.h.
+// definition asks for. An FMA does three quarters of the products that vpmaddubsw, vpmaddwd and vpaddd do per
+// instruction, and it needs no permute: see int8_choice-inl.h.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +46,8 @@ class Panel final : public Product {
       float* header = memory + p * size;
       const float* from = x + p * kTokens * weights_.k;
       for (int64_t m = 0; m < rows_of(p); m += kLanes) {
-        fill(from + m * weights_.k, std::min<int64_t>(kLanes, rows_of(p) - m), round_up(rows_of(p), kLanes), header + m);
+        const int64_t some = std::min<int64_t>(kLanes, rows_of(p) - m);
+        fill(from + m * weights_.k, some, round_up(rows_of(p), kLanes), header + m);
       }
     });
     // A task is all panels of one chunk: its weights stay in cache.
@@ -60,8 +61,8 @@ class Panel final : public Product {
   int64_t bytes() const override { return weights_.size(); }
 
  private:
-  // Up to kLanes rows of x to lanes 0 to kLanes - 1 behind `header`, in a panel of `lanes` lanes. The header gets, float:
-  // 0, or NaN for a row with a NaN or an infinity, which a dense product would meet as 0 * infinity; int8: s.
+  // Up to kLanes rows of x to lanes 0 to kLanes - 1 behind `header`, in a panel of `lanes` lanes. The header gets for
+  // floats 0, or NaN for a row with a NaN or an infinity, which a dense product would meet as 0 * infinity; for int8 s.
   void fill(const float* x, int64_t rows, int64_t lanes, float* header) const {
     const int64_t k = weights_.k;
     RowScale scale[kLanes] = {};
