@@ -129,10 +129,19 @@ class Lowering(Pass):
         """
         needed = 1 - (1 - facts["sparsity"]) * facts["dense_ms"] / (facts["rewritten_ms"] * self.min_speedup)
         return (
-            f"{facts['rewritten_ms']:.3f} ms against {facts['dense_ms']:.3f} ms dense at {facts['rows']} rows: "
-            f"{facts['speedup']:.2f}x, less than the {self.min_speedup:g}x asked for; "
+            f"{facts['rewritten_ms']:.3f} ms against {facts['dense_ms']:.3f} ms dense at {_rows(facts['rows'])}: "
+            f"{_below(facts['speedup'], self.min_speedup)}x, less than the {self.min_speedup:g}x asked for; "
             f"it would need to be more than {needed:.0%} sparse"
         )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def _below(value: float, limit: float) -> str:
+    """`value` in as many digits as show that it is below `limit`, and at least two after the point."""
+    return next((text for digits in range(2, 9) if float(text := f"{value:.{digits}f}") < limit), str(value))
 
 
 def _replace(

@@ -114,6 +114,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         (folder / path.name).write_bytes(data)
 
 
+def check_folder(file: Path, where: str) -> None:
+    """Say before the work, not after it, that `file` could not be written.
+
+    Raises:
+        UsageError: there is no such folder, or nothing may be written there.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UsageError("the folder does not exist", where=where, hint="make it first")
+    if not os.access(folder, os.W_OK):
+        raise UsageError("the folder may not be written to", where=where, hint="choose another place for it")
+
+
 def digest(model: str | Path | ir.Model) -> str:
     """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
     if not isinstance(model, ir.Model):

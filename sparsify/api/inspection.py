@@ -89,7 +89,7 @@ def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
 
 
 def _speedup(row: dict[str, Any]) -> float | None:
-    if row["dense_ms"] is None or not row["rewritten_ms"]:
+    if row["decision"] == nodes.LEFT or row["dense_ms"] is None or not row["rewritten_ms"]:
         return None
     return float(row["dense_ms"] / row["rewritten_ms"])
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 from sparsify.errors import ExitStatus
 
@@ -26,6 +25,8 @@ def run(
     quiet: options.Quiet = False,
 ) -> int:
     """Measure how far a model has drifted from another, and whether that is allowed."""
+    from sparsify import api, report
+
     for file in reports or []:
         report.check(file)
     with talk.progress(quiet=quiet) as listener:

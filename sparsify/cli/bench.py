@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 
 
@@ -22,6 +21,8 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure latency and size of models side by side: interleaved, in one process."""
+    from sparsify import api, report
+
     for file in reports or []:
         report.check(file)
     with talk.progress(quiet=quiet) as listener:

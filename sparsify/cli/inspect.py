@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 
 
@@ -14,6 +13,8 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what is prunable, what already is sparse, and what would be gained."""
+    from sparsify import api, report
+
     for file in reports or []:
         report.check(file)
     with talk.progress(quiet=quiet) as listener:

@@ -37,6 +37,9 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
             row = found.setdefault(event.node, _blank(event.node))
             row.update({k: _plain(v) for k, v in event.facts.items() if k in _FACTS and v is not None})
             _decide(row, step.name, event)
+    for row in found.values():
+        if row["decision"] == LEFT:
+            row["format"] = None  # it was tried, and is not how the weight is stored
     for name, sparsity in report.restored.items():
         row = found[name]
         row.update(decision=LEFT, sparsity=sparsity, reason=f"{row['reason']}; so its pruning was taken back")

@@ -102,7 +102,7 @@ class Pipeline:
 
         Raises:
             InputError: the model cannot be run on `sample` as it came.
-            UsageError: `dump_after` names a pass that is not in the pipeline.
+            UsageError: `dump_after` names a pass that is not in the pipeline, or a folder that cannot be made.
             PassError: a pass failed or broke the model.
         """
         if dump_after and dump_after[0] not in {p.name for p in self.passes}:
@@ -110,6 +110,8 @@ class Pipeline:
             raise UsageError(
                 f"pass `{dump_after[0]}` is not in the pipeline", where="--dump-after", hint=f"it runs {names}"
             )
+        if dump_after:
+            _make_folder(dump_after[1])
         report = progress or silence
         report(0, len(self.passes), "verify the input")
         verifier = Verifier(model, sample)
@@ -128,9 +130,7 @@ class Pipeline:
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
             calibrate.forget(model)
             if dump_after and one.name == dump_after[0]:
-                folder = dump_after[1]
-                folder.mkdir(parents=True, exist_ok=True)
-                modelio.save(model, folder / f"{number:02}-{one.name}.onnx")
+                modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
         report(len(self.passes), len(self.passes), "done")
         return PipelineReport(str(self), tuple(steps), {} if keeper is None else keeper.restore(model))
 
@@ -146,6 +146,16 @@ def observe_rows(model: ir.Model, sample: Feed) -> None:
         if (shape := shapes.get(str(layer.x.name))) is not None:
             # All dimensions but the one that is multiplied, wherever a transposition has put it.
             layer.node.meta["rows"] = _product(shape) // max(layer.shape[0], 1)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file has this name" if folder.exists() else str(error.strerror)
+        raise UsageError(
+            f"cannot make the folder: {why}", where=f"--dump-after {folder}", hint="name another"
+        ) from error
 
 
 def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]) -> Step:

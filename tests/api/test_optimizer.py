@@ -73,6 +73,19 @@ def test_audits_only_samples_that_did_not_calibrate() -> None:
     assert result.drift.outputs["y"].metrics == again.outputs["y"].metrics
 
 
+def test_one_sample_judges_and_calibrates_nothing() -> None:
+    single = small.feed(rows=1)
+    result = sparsify.optimize(small.mlp(), single, "cosine>=0.9", passes=INT8)
+    assert result.accepted
+    assert result.drift is not None
+    assert result.drift.outputs["y"].samples == 1
+    assert any("nothing was calibrated" in note for note in result.report["drift"]["notes"])
+    # Pruned by what the sample says, and judged by the same sample, it would look better than it is.
+    prune = "prune{pattern=16:64,min_size=0},sparse-fp32"
+    by_size, fitted = sparsify.optimize(small.mlp(), passes=prune), sparsify.optimize(small.mlp(), single, passes=prune)
+    assert modelio.to_proto(by_size.model).graph == modelio.to_proto(fitted.model).graph
+
+
 def test_is_accepted_inside_the_budget_and_not_outside() -> None:
     inside = sparsify.optimize(small.mlp(), small.feed(), "cosine>=0.9", passes=INT8)
     outside = sparsify.optimize(small.mlp(), small.feed(), ["cosine>=0.9", "sqnr_db>=400"], passes=INT8)
@@ -205,6 +218,16 @@ class TestDoors:
         sparsify.optimize(small.mlp(), passes=INT8).save(tmp_path / "out.onnx")
         session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), options)
         assert session.run(None, small.feed())[0].shape == (small.SAMPLES, small.OUTPUTS)
+
+    def test_registering_twice_does_no_harm(self, tmp_path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        assert sparsify.register(options) == sparsify.register(options)
+        sparsify.optimize(small.mlp(), passes=INT8).save(tmp_path / "out.onnx")
+        for _ in range(2):  # options may make several sessions
+            session = sparsify.InferenceSession(str(tmp_path / "out.onnx"), options)
+            assert session.run(None, small.feed())[0].shape == (small.SAMPLES, small.OUTPUTS)
 
 
 def test_a_model_that_onnxruntime_cannot_load_is_the_inputs_fault() -> None:
