@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from sparsify import graph, modelio, runtime
+from sparsify import graph, modelio, ops, runtime
 from sparsify.errors import SparsifyError, UsageError
 from sparsify.pipeline import calibrate, takeback
 from sparsify.pipeline.text import to_text
@@ -202,7 +202,7 @@ def _wants_rows(one: Pass) -> bool:
 
 
 def _count(model: ir.Model) -> int:
-    return sum(1 for _ in graph.nodes(model))
+    return sum(1 for _ in ops.model_nodes(model))
 
 
 def _names(values: Iterable[ir.Value]) -> list[str]:
