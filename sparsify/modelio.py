@@ -132,28 +132,41 @@ def check_folder(file: Path, where: str) -> None:
 
 def digest(model: str | Path | ir.Model) -> str:
     """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
-    if not isinstance(model, ir.Model):
-        total = hashlib.sha256()
-        for file in _files(model):
-            with file.open("rb") as stream:
-                while chunk := stream.read(2**20):
-                    total.update(chunk)
-        return total.hexdigest()
-    if _tensor_bytes(model) <= INLINE_LIMIT:
-        return hashlib.sha256(serialize(model)).hexdigest()
-    total = hashlib.sha256(_without_tensors(model).SerializeToString(deterministic=True))
-    for tensor in _initializer_tensors(model):
-        total.update(tensor.tobytes())
-    return total.hexdigest()
+    return identity(model)[0]
 
 
 def size(model: str | Path | ir.Model) -> int:
     """Bytes on disk: of a file with the data files it names, or those a model would take."""
     if not isinstance(model, ir.Model):
         return sum(file.stat().st_size for file in _files(model))
-    if _tensor_bytes(model) <= INLINE_LIMIT:
+    if fits_message(model):
         return int(to_proto(model).ByteSize())
     return int(_without_tensors(model).ByteSize()) + _tensor_bytes(model)
+
+
+def identity(model: str | Path | ir.Model) -> tuple[str, int]:
+    """`digest` and `size` at once: what takes time is common to both."""
+    total = hashlib.sha256()
+    if not isinstance(model, ir.Model):
+        files = _files(model)
+        for file in files:
+            with file.open("rb") as stream:
+                while chunk := stream.read(2**20):
+                    total.update(chunk)
+        return total.hexdigest(), sum(file.stat().st_size for file in files)
+    if fits_message(model):
+        data = serialize(model)
+        return hashlib.sha256(data).hexdigest(), len(data)
+    skeleton = _without_tensors(model).SerializeToString(deterministic=True)
+    total.update(skeleton)
+    for tensor in _initializer_tensors(model):
+        total.update(tensor.tobytes())
+    return total.hexdigest(), len(skeleton) + _tensor_bytes(model)
+
+
+def fits_message(model: ir.Model) -> bool:
+    """Whether all its tensors fit into one protobuf message."""
+    return _tensor_bytes(model) <= INLINE_LIMIT
 
 
 # Reading ------------------------------------------------------------------------------------------------------------

@@ -141,11 +141,12 @@ def optimize(
             progress=lambda what, done, total: talk(done, total, f"audit {what}"),
         )
         drift = replace(drift, notes=(*note, *drift.notes))
+    origin = facts.model(facts.named(model, base))
     if changed:
-        facts.stamp(result, source=facts.named(model, base), pipeline=str(pipeline), budgets=budgets, drift=drift)
+        facts.stamp(result, source=origin["sha256"], pipeline=str(pipeline), budgets=budgets, drift=drift)
     return _result(
         model=result,
-        source=facts.named(model, base),
+        base=origin,
         changed=changed,
         reason=reason,
         drift=drift,
@@ -225,7 +226,7 @@ def _promises_speed(pipeline: Pipeline) -> bool:
 def _result(
     *,
     model: ir.Model,
-    source: str | Path | ir.Model,
+    base: dict[str, Any],
     changed: bool,
     reason: str,
     drift: DriftReport | None,
@@ -233,7 +234,6 @@ def _result(
     **measured: Any,
 ) -> Result:
     accepted = drift is None or bool(drift)
-    base = facts.model(source)
     candidate = facts.model(model) if changed else {**base, "path": None}
     latency = measured["latency"] if changed else None
     told = None if drift is None else facts.drift(drift)

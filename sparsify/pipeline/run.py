@@ -127,12 +127,16 @@ class Pipeline:
                 report(number, len(self.passes), one.name)
             if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
-            steps.append(_step(one, model, verifier, road=self.passes[:number]))
+            size = steps[-1].bytes[1] if steps else modelio.size(model)
+            steps.append(_step(one, model, verifier, size, road=self.passes[:number]))
             calibrate.forget(model)
             if dump_after and one.name == dump_after[0]:
                 modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
+        restored = {} if keeper is None else keeper.restore(model)
+        if restored:
+            verifier.verify(model)
         report(len(self.passes), len(self.passes), "done")
-        return PipelineReport(str(self), tuple(steps), {} if keeper is None else keeper.restore(model))
+        return PipelineReport(str(self), tuple(steps), restored)
 
 
 def observe_rows(model: ir.Model, sample: Feed) -> None:
@@ -158,8 +162,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]) -> Step:
-    nodes, size = _count(model), modelio.size(model)
+def _step(one: Pass, model: ir.Model, verifier: Verifier, size: int, road: tuple[Pass, ...]) -> Step:
+    nodes = _count(model)
     start = time.perf_counter()
     try:
         done = cast(Report, one(model))
@@ -183,7 +187,7 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]
         refusals=done.refusals,
         findings=done.findings,
         nodes=(nodes, _count(model)),
-        bytes=(size, modelio.size(model)),
+        bytes=(size, modelio.size(model) if done.modified else size),
     )
 
 
