@@ -21,6 +21,9 @@ import onnx_ir as ir
 from sparsify import formats, ops
 from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, opset, substitute
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.solvers.quantize import LEVELS
+
+MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
 
 class NotEncodable(Exception):
@@ -168,6 +171,15 @@ def _inputs(scope: _Scope, layer: Linear, arrays: dict[str, npt.NDArray[Any]]) -
     values, _ = scope.shared[key]
     bias = add_initializer(graph, arrays["bias"], f"{layer.output.name}.bias", scope.taken)
     return [*values.values(), bias]
+
+
+def integer_obstacle(weight: FloatArray) -> str:
+    """Why W [K, N] cannot be multiplied in int8; empty when it can."""
+    if not np.isfinite(weight).all():
+        return "the weight holds a NaN or an infinity"
+    if (most := int(np.count_nonzero(weight, axis=0).max())) > MAX_NONZEROS:
+        return f"a column has {most} non-zeros; an int32 sum is safe up to {MAX_NONZEROS}"
+    return ""
 
 
 def activations_of(layer: Linear, taken: set[str]) -> tuple[ir.Value, list[ir.Node]]:

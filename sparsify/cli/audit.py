@@ -25,17 +25,15 @@ def run(
     quiet: options.Quiet = False,
 ) -> int:
     """Measure how far a model has drifted from another, and whether that is allowed."""
-    from sparsify import api, report
+    from sparsify import api
 
-    for file in reports or []:
-        report.check(file)
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(
             base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
         )
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)
     if not found["accepted"]:
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
         return int(ExitStatus.REFUSED)

@@ -21,14 +21,12 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure latency and size of models side by side: interleaved, in one process."""
-    from sparsify import api, report
+    from sparsify import api
 
-    for file in reports or []:
-        report.check(file)
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.compare(
             models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
         )
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)

@@ -13,12 +13,10 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what is prunable, what already is sparse, and what would be gained."""
-    from sparsify import api, report
+    from sparsify import api
 
-    for file in reports or []:
-        report.check(file)
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.inspect(model, threads=threads, rows=rows, progress=listener)
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)

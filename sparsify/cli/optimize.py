@@ -53,10 +53,9 @@ def run(
     ] = None,
 ) -> int:
     """Make a model faster, and say what that did to its answers."""
-    from sparsify import api, report
+    from sparsify import api
 
-    for file in reports or []:
-        report.check(file)
+    talk.check(reports)
     place = out or _default_out(model)
     _check_place(Path(model), place)
     with talk.progress(quiet=quiet) as listener:
@@ -78,8 +77,7 @@ def run(
     if not refused:
         result.save(place)
         result.report["candidate"]["path"] = str(place)
-    for file in reports or []:
-        report.write(result.report, file)
+    talk.write(result.report, reports)
     if refused:
         talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
         return int(ExitStatus.REFUSED)

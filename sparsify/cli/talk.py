@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,11 +28,27 @@ def say(text: str, *, quiet: bool) -> None:
         print(text, file=sys.stderr)
 
 
+def check(files: Sequence[Path] | None) -> None:
+    """Refuse report files that could not be written, before any work is done."""
+    from sparsify import report as reports
+
+    for file in files or ():
+        reports.check(file)
+
+
 def show(report: Report) -> None:
     """Print a report's tables on stdout."""
     from sparsify import report as reports
 
     reports.show(report, _console())
+
+
+def write(report: Report, files: Sequence[Path] | None) -> None:
+    """Write a report into each of the files."""
+    from sparsify import report as reports
+
+    for file in files or ():
+        reports.write(report, file)
 
 
 def show_table(table: Table) -> None:
