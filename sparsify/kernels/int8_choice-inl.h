@@ -45,7 +45,8 @@ class Int8Choice final : public Product {
  private:
   using Panels = Panel<V, true>;
 
-  static constexpr int64_t kOverhead = 3;  // broadcast, address and loop, per non-zero and panel
+  // Broadcast, address and loop of a non-zero take the time of so many FMAs of a full panel (Zen 4).
+  static constexpr int64_t kOverhead = 5;
 
   bool panels_win(int64_t rows) const {
     const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;
