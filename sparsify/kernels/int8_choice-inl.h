@@ -29,7 +29,7 @@ class Int8Choice final : public Product {
       : permute_(w, epilogue), permute_cost_(permute_.instructions_a_row()) {
     int64_t fullest = 0;
     for (int64_t c = 0; c < w.n; ++c) fullest = std::max(fullest, w.start[c + 1] - w.start[c]);
-    // A chunk's partial sums are loaded and stored once for each block of 128 inputs: as two non-zeros.
+    // A chunk's partial sums are loaded and stored once for each block: as two non-zeros.
     panel_steps_ = static_cast<double>(w.nnz() + 2 * w.n * ((w.k + 127) / 128));
     const bool exact = fullest <= Panels::kMostExact;
     if (exact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
@@ -45,7 +45,8 @@ class Int8Choice final : public Product {
  private:
   using Panels = Panel<V, true>;
 
-  static constexpr int64_t kOverhead = 3;  // broadcast, address and loop, per non-zero and panel
+  // Broadcast, address and loop of a non-zero take the time of so many FMAs of a full panel (Zen 4).
+  static constexpr int64_t kOverhead = 5;
 
   bool panels_win(int64_t rows) const {
     const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;
