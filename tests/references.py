@@ -63,7 +63,7 @@ def gelu_tanh(x: F64) -> F64:
 
 
 def gelu_tanh_bound(x: F64) -> F64:
-    """Bound on x / (1 + e), e = exp(t) within 2.3 u, t = x (A + B x^2) with a rounding each for A or B, x^2, sum, product.
+    """Bound on x / (1 + e), e = exp(t) within 2.3 u, t = x (A + B x^2) rounded once in A or B, x^2, sum and product.
 
     e is off by (4 |t| + 2.3) u of itself, x / (1 + e) by s(1 - s) times that with s = 1 / (1 + e): s(1 - s) |t| is at
     most 0.224 and s(1 - s) 1/4; sum and quotient round once each: |x| (4 * 0.224 + 2.3 / 4 + 2) u < 3.5 u |x|. Where
@@ -89,8 +89,8 @@ def silu_bound(x: F64) -> F64:
 def tanh_bound(x: F64) -> F64:
     """Bound on E / (E + 2), E = 2^n q + (2^n - 1), see epilogue-inl.h.
 
-    q is within 0.7 u, absolutely, and within 2 u of itself. E is off by 2^n 0.7 u and its last rounding: for n = 0 2 u of
-    itself, for n = 1 (E >= 0.414) 4.4 u, for n = -1 (E <= -0.29) 2.2 u, otherwise less. E / (E + 2) passes on
+    q is within 0.7 u, absolutely, and within 2 u of itself. E is off by 2^n 0.7 u and its last rounding: for n = 0
+    2 u of itself, for n = 1 (E >= 0.414) 4.4 u, for n = -1 (E <= -0.29) 2.2 u, otherwise less. E / (E + 2) passes on
     2 / (E + 2) of it, 0.83 for n = 1, up to 1.2 for n = 0, 1.5 for n = -1 and 2 below, where E is within 1.3 u; sum and
     quotient round once each: 6 u.
     """

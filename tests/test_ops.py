@@ -36,7 +36,7 @@ def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
     if operator.activation:
         function, _, slope = ACTIVATIONS[operator.activation.value]
         linear, bound = function(linear), slope * bound + body_bound(operator.activation.value, np.abs(linear) + bound)
-    if operator.residual:  # the sum is rounded once; its bound is one of both operators, to the bit where `bound` is 0
+    if operator.residual:  # the sum is rounded once
         linear = linear + layer.residual
         bound = bound + U * (np.abs(linear) + bound)
     assert y.shape == linear.shape

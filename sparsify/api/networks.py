@@ -25,7 +25,8 @@ def from_scipy(layers: Sequence[Layer]) -> ir.Model:
 
     Args:
         layers: (W, bias, activation) each: W any SciPy sparse matrix [inputs, outputs], bias [outputs] or None,
-            activation "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh" or None. A layer has as many inputs as the one before it has outputs.
+            activation "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh" or None. A layer has as many inputs as
+            the one before it has outputs.
 
     Returns:
         A model from `x` float32 [batch, inputs] to `y` float32 [batch, outputs], opset 18.

@@ -56,7 +56,8 @@ class Operator:
 
     @cached_property
     def name(self) -> str:
-        return f"SparseMatMul{'Int8' if self.integer else ''}{self.encoding}{self.activation}{'Add' if self.residual else ''}"
+        end = "Add" if self.residual else self.activation
+        return f"SparseMatMul{'Int8' if self.integer else ''}{self.encoding}{end}"
 
     @property
     def linear(self) -> Operator:
