@@ -89,6 +89,8 @@ def encode(weight: Array, encoding: Encoding | None = None) -> EncodedWeight:
         return _encode_bitmask(weight)
     if encoding is Encoding.DELTA:
         return _encode_delta(weight)
+    if np.count_nonzero(weight) * 8 >= weight.size:  # a gap of one byte is no smaller than the 8 bits it would save
+        return _encode_bitmask(weight)
     return min(_encode_bitmask(weight), _encode_delta(weight), key=lambda e: e.nbytes)
 
 

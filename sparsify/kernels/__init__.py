@@ -1,6 +1,7 @@
 """The native library: where it is, what it can run on this CPU, and how a session gets it.
 
-`SPARSIFY_ISA` forces a lower ISA path (`scalar`, `avx512`, ...; see `isas()`), for tests and comparisons.
+`SPARSIFY_ISA` forces a lower ISA path (`scalar`, `avx2`, ...; see `isas()`), for tests and comparisons. On x86 the
+paths are avx512_vbmi, avx512_vnni, avx512, avx2_vnni and avx2, on 64-bit Arm neon_dotprod and neon: docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def register(options: onnxruntime.SessionOptions) -> bool:
     """Let a session with `options` run `ai.sparsify` operators on the native kernels.
 
     Nothing is registered, and False returned, where only the scalar reference could run and it was not
-    forced: the functions in the model, on onnxruntime's own kernels, are faster than it. Options that have
-    the kernels already are left as they are: onnxruntime refuses a domain that is registered twice.
+    forced: the functions in the model, on onnxruntime's own kernels, are faster than it. Every other path has
+    fp32 and int8 kernels of its own. Options that have the kernels already are left as they are: onnxruntime
+    refuses a domain that is registered twice.
     """
     chosen = isa()
     if chosen is None or (chosen == "scalar" and not os.environ.get(ISA_VARIABLE)):

@@ -32,9 +32,7 @@ const KernelInfo* find(const char* name) {
 
 std::string joined_isas() {
   std::string names;
-  for (const Isa isa : {Isa::kAvx512Vbmi, Isa::kAvx512, Isa::kScalar}) {
-    if (isa <= best_isa()) names += std::string(names.empty() ? "" : " ") + isa_name(isa);
-  }
+  for (const Isa isa : isas()) names += std::string(names.empty() ? "" : " ") + isa_name(isa);
   return names;
 }
 
@@ -78,7 +76,7 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
   Product* product = nullptr;
   try {
     const sparsify::KernelInfo* info = sparsify::find(kernel);
-    if (info == nullptr || info->isa > sparsify::best_isa()) {
+    if (info == nullptr || !sparsify::can_run(info->isa)) {
       wrong = std::string("no kernel `") + kernel + "` on this CPU";
     } else {
       sparsify::Encoded encoded{static_cast<sparsify::Encoding>(encoding), k, n};

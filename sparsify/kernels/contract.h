@@ -1,7 +1,7 @@
 // The contract between the packed product kernels and everything around them.
 //
 //   Y[M,N] = act(X[M,K] W[K,N] + bias[N])                    Fp32 and Columns products
-//   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias)      Int8 products; q, z, s per row of X, see quantize-inl.h
+//   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias)      Int8 products; q, z, s per row of X, see quantize.h
 //
 // A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
 // multiplies rows by it in run(). What it means is written once, in sparsify/ops/bodies.py. A kernel that is not
@@ -18,8 +18,10 @@ namespace sparsify {
 
 enum class Activation { kNone, kRelu, kGelu };
 
-// ISA paths from lowest to highest; a higher path may run every kernel of a lower one.
-enum class Isa { kScalar, kAvx512, kAvx512Vbmi };
+// ISA paths. Each architecture has a ladder of its own, lowest first; scalar is the foot of both. A path also runs
+// the kernels of lower paths of its ladder, as far as this CPU has their instructions (Zen 4 runs avx512_vbmi and
+// has no AVX-VNNI: avx2_vnni is no path of it). Which instructions each path needs: dispatch.cc.
+enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi };
 
 enum class Format { kFp32, kInt8, kColumns };
 

@@ -86,8 +86,8 @@ void sort_rows(Csc<T>* w) {
 
 template <class T>
 std::string decode(const Encoded& in, Csc<T>* out) {
-  constexpr int64_t kMaxRows = std::numeric_limits<int32_t>::max();
-  if (in.k < 1 || in.n < 1 || in.k > kMaxRows || in.n > std::numeric_limits<int64_t>::max() / in.k - 8) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // so K N + 7 is an int64 as well
+  if (in.k < 1 || in.n < 1 || in.k > kMost || in.n > kMost) {
     return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
   }
   const bool bitmask = in.encoding == Encoding::kBitmask;
@@ -102,7 +102,12 @@ std::string decode(const Encoded& in, Csc<T>* out) {
   out->start.assign(static_cast<size_t>(in.n) + 1, 0);
   auto count = [&](int64_t, int64_t column, int64_t i) { out->start[column + 1] += values[i] != T(0); };
   if (!visit_all(in, count)) return "positions and values do not describe a matrix of this shape";
-  for (int64_t c = 0; c < in.n; ++c) out->start[c + 1] += out->start[c];
+  for (int64_t c = 0; c < in.n; ++c) {
+    if (std::is_same_v<T, int8_t> && out->start[c + 1] > kMostInColumn) {
+      return "column " + std::to_string(c) + " has more non-zeros than an int32 accumulator can sum";
+    }
+    out->start[c + 1] += out->start[c];
+  }
 
   out->row.resize(static_cast<size_t>(out->start[in.n]));
   out->value.resize(static_cast<size_t>(out->start[in.n]));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "contract.h"
@@ -24,6 +25,9 @@ struct Encoded {
   const void* values = nullptr;       // float or int8_t [count]
   int64_t count = 0;
 };
+
+// Non-zeros of an int8 column that an int32 accumulator can sum, each up to 255 * 128: 65,793.
+constexpr int64_t kMostInColumn = std::numeric_limits<int32_t>::max() / (255 * 128);
 
 // Fills `out`; returns an empty string, or what is wrong with the encoding.
 template <class T>

@@ -19,11 +19,12 @@ struct KernelInfo {
 
 const char* isa_name(Isa isa);
 
-// Highest path that this CPU can run, probed once.
-Isa best_isa();
+// Paths that this CPU can run, fastest first, probed once; kScalar is always the last.
+const std::vector<Isa>& isas();
+bool can_run(Isa isa);
 
-// The path in force: the best, or a lower one named by the environment variable SPARSIFY_ISA.
-// A name that is unknown or too high for this CPU is ignored here; the Python side reports it.
+// The path in force: the fastest, or a lower one named by the environment variable SPARSIFY_ISA.
+// A name that is unknown or not one of isas() is ignored here; the Python side reports it.
 Isa chosen_isa();
 bool isa_is_forced();
 

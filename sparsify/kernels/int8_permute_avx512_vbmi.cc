@@ -10,8 +10,8 @@
 // A block with a column of more than 44 non-zeros takes 16 plain steps instead, without positions (kDense):
 // a step with its permute costs 1.35 plain ones (measured on Zen 4), so 12 steps are the break-even.
 //
-// Overflow: |sum| <= nnz(column) * 255 * 127 < 2^31 while a column holds no more than 66,311 non-zeros; the op
-// layer refuses more. K tails read zeros that quantisation put behind the row; N tails multiply by zero weights and
+// Overflow: |sum| <= nnz(column) * 255 * 128 < 2^31 while a column holds no more than kMostInColumn non-zeros; decode
+// refuses more. K tails read zeros that quantisation put behind the row; N tails multiply by zero weights and
 // are masked when stored.
 #include <immintrin.h>
 
@@ -34,9 +34,8 @@ constexpr int64_t kPair = 2 * kGroup;  // columns of a tile
 constexpr int64_t kRows = 8;           // rows of a tile
 constexpr uint8_t kDense = 16;         // steps of a block without positions
 constexpr int64_t kDenseFrom = 12;     // steps with positions from which plain ones are faster
-constexpr int64_t kRowBytes = 48 << 10;    // quantised rows of a task: a pair's weights, these and their outputs share L2
-constexpr int64_t kFewestRows = 32, kMostRows = 128;  // of a task; fastest of 16 to 256 at K of 384 to 1536 (Zen 4)
-constexpr int64_t kTaskProducts = 1 << 21;  // about 12 us at 165 G products/s (Zen 4, 3.6 GHz)
+constexpr int64_t kTaskRows = 128;
+constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 1 MB
 
 // acc[g][r] += rows r of q times group g, over all blocks. `w` is this tile's stream.
 template <int R, int G>
@@ -96,16 +95,15 @@ class Int8Permute final : public Product {
     const QuantizedRows quantized(rows, k_);
     quantize(x, rows, quantized, pool);
 
-    const int64_t block_rows = round_up(std::clamp(kRowBytes / quantized.stride, kFewestRows, kMostRows), kRows);
-    const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
-    const int64_t products = std::max<int64_t>(1, stream_size_ / 2 / pairs_ * std::min(rows, block_rows));
-    const int64_t pairs = std::clamp<int64_t>(kTaskProducts / products, 1, pairs_);
+    // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * pairs_ / std::max<int64_t>(stream_size_, 1), 1, pairs_);
     const int64_t chunks = (pairs_ + pairs - 1) / pairs;
     pool.each(row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * block_rows, last = std::min(first + block_rows, rows);
-      const int64_t pair = task % chunks * pairs;
-      for (int64_t p = pair; p < std::min(pair + pairs, pairs_); ++p) {
-        for (int64_t m = first; m < last; m += kRows) tile(p, quantized, m, std::min(kRows, last - m), y);
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, pairs_);
+      for (int64_t m = first; m < last; m += kRows) {
+        for (int64_t p = pair; p < end; ++p) tile(p, quantized, m, std::min(kRows, last - m), y);
       }
     });
   }

@@ -3,7 +3,6 @@
 // A session packs an operator's constant inputs once, when it is created; whatever is wrong with them is an error of
 // the session that names the node. Inputs: X, positions..., values, shape, [scale,] bias; see sparsify/ops.
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <new>
 #include <numeric>
@@ -147,22 +146,11 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
   return encoded;
 }
 
-// int32 accumulators hold 66,311 products of u8 and s8: (2^31 - 1) / (255 * 127).
-void check_accumulators(const Csc<int8_t>& w) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / (255 * 127);
-  for (int64_t c = 0; c < w.n; ++c) {
-    if (w.start[c + 1] - w.start[c] > kMost) {
-      throw Failure{"column " + std::to_string(c) + " has more non-zeros than an int32 accumulator can sum"};
-    }
-  }
-}
-
 template <class T, class Factory>
 std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory make) {
   Csc<T> w;
   const std::string wrong = decode(encoded, &w);
   if (!wrong.empty()) throw Failure{wrong};
-  if constexpr (std::is_same_v<T, int8_t>) check_accumulators(w);
   return make(w, std::move(epilogue));
 }
 

@@ -4,7 +4,7 @@
 //   z = round(-low inverse), s = span / 255 - sum(x 0), q = clip(round(x inverse) + z, 0, 255)
 //
 // Every operation rounds once, in this order, on every ISA: q, z and s are bit-identical. The two passes over x
-// are per ISA (range_of and fill); what lies between them is here.
+// are per ISA (quantize-inl.h); what lies between them is here.
 #pragma once
 
 #include <cmath>
@@ -13,6 +13,7 @@
 #include "scratch.h"
 
 namespace sparsify {
+namespace {  // included at several ISAs: each object file must keep its own
 
 struct RowRange {
   float low, high;  // of x and 0
@@ -49,4 +50,5 @@ struct QuantizedRows {
   }
 };
 
+}  // namespace
 }  // namespace sparsify

@@ -29,15 +29,6 @@ Aligned<T> aligned(int64_t count) {
 }
 
 // The calling thread's arena of at least `bytes`; its contents last until the thread asks again.
-inline uint8_t* scratch(int64_t bytes) {
-  thread_local Aligned<uint8_t> arena;
-  thread_local int64_t size = 0;
-  if (size < bytes) {
-    size = 0;
-    arena = aligned<uint8_t>(bytes);
-    size = bytes;
-  }
-  return arena.get();
-}
+uint8_t* scratch(int64_t bytes);
 
 }  // namespace sparsify

@@ -1,0 +1,208 @@
+"""Our operators in an onnxruntime session against onnxruntime's own, on the layers of shapes/*.txt.
+
+    python -m benchmarks.kernels [--only TEXT] [--rounds N] [--threads N]
+
+One process, all contenders of a layer in turn (A B C ... A B C ...), medians. Of a layer's output only a corner leaves
+the session, so that no contender is charged for handing megabytes to Python, which a model would not do either.
+Prints a table and writes benchmarks/results/kernels.json; `python -m benchmarks.plot` draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+from sparsify import kernels, ops, report, runtime
+from sparsify.cli import talk
+from sparsify.cost import dense_model, operator_model
+from sparsify.formats import encode
+from sparsify.machine import machine
+from sparsify.ops import Activation, Operator
+from sparsify.patterns import Pattern
+
+SHAPES = Path(__file__).parent / "shapes"
+RESULTS = Path(__file__).parent / "results"
+BALANCED = ("32:64", "16:64", "8:64", "4:64")
+UNSTRUCTURED = (0.7, 0.8, 0.9, 0.95)
+FP32, INT8 = "onnxruntime fp32", "onnxruntime dynamic int8"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of a shapes file."""
+
+    model: str
+    name: str
+    k: int
+    n: int
+    rows: int
+
+    @property
+    def operations(self) -> float:
+        """Of the dense product: a multiplication and an addition a weight and row."""
+        return 2.0 * self.k * self.n * self.rows
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A one-layer model, and the share of weights that it multiplies by."""
+
+    name: str
+    model: Any
+    density: float = 1.0
+    native: bool = False
+
+
+def main() -> int:
+    """Measure every layer, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="layers whose `K x N x M` holds this text, such as 768x3072x128")
+    parser.add_argument("--rounds", type=int, default=30, help="timed runs of each contender (default: 30)")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantisers talk on the root logger
+    if not kernels.register(runtime_options()):
+        sys.exit("error: no native kernels for this CPU: there is nothing to measure")
+
+    found = []
+    for layer in layers():
+        if options.only not in f"{layer.k}x{layer.n}x{layer.rows}":
+            continue
+        rows = measure(layer, options.rounds, options.threads)
+        found.append({**vars(layer), "contenders": rows})
+        talk.show_table(table(layer, rows, options.threads))
+    write(found, options.threads)
+    return 0
+
+
+def runtime_options() -> Any:
+    import onnxruntime
+
+    return onnxruntime.SessionOptions()
+
+
+def layers() -> Iterator[Layer]:
+    """All layers of all shapes files."""
+    for file in sorted(SHAPES.glob("*.txt")):
+        for line in file.read_text().splitlines():
+            if line.strip() and not line.startswith("#"):
+                model, name, k, n, rows = line.split()
+                yield Layer(model, name, int(k), int(n), int(rows))
+
+
+def measure(layer: Layer, rounds: int, threads: int) -> list[dict[str, Any]]:
+    """One row a contender, in the order in which they ran."""
+    x = np.random.default_rng(0).standard_normal((layer.rows, layer.k)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(contenders(layer, Path(folder)))
+        sessions = {c.name: runtime.session(c.model, threads=threads, native=c.native) for c in found}
+    timings = runtime.interleave(sessions, [{"X": x}], runs=rounds, limit_s=60)
+    fp32, int8 = timings[FP32].median_ms, timings[INT8].median_ms
+    return [
+        {
+            "name": c.name,
+            "density": c.density,
+            "ms": (ms := timings[c.name].median_ms),
+            "p25_ms": timings[c.name].p25_ms,
+            "p75_ms": timings[c.name].p75_ms,
+            "over_fp32": fp32 / ms,
+            "over_int8": int8 / ms,
+            "dense_gops": layer.operations / ms / 1e6,
+            "nonzero_gops": layer.operations * c.density / ms / 1e6,
+        }
+        for c in found
+    ]
+
+
+def contenders(layer: Layer, folder: Path) -> Iterator[Contender]:
+    """Everything that is timed on `layer`."""
+    weight = np.random.default_rng(1).standard_normal((layer.k, layer.n)).astype(np.float32) * np.float32(0.02)
+    zero = np.zeros(layer.n, np.float32)
+    dense = cornered(dense_model(weight, zero, Activation.NONE))
+    path = folder / "dense.onnx"
+    ir.save(dense, path)
+    yield Contender(FP32, dense)
+    quantize_dynamic(path, folder / "int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
+    yield Contender(INT8, (folder / "int8.onnx").read_bytes())
+    for bits in (4, 8):
+        quantizer = MatMulNBitsQuantizer(str(path), bits=bits, block_size=32, is_symmetric=True, accuracy_level=4)
+        quantizer.process()
+        yield Contender(f"onnxruntime MatMulNBits {bits}", quantizer.model.model.SerializeToString())
+
+    yield sparse(weight, "ours int8 dense", True)
+    for text in BALANCED:
+        yield sparse(np.where(Pattern.parse(text).project(np.abs(weight)), weight, 0), f"ours int8 {text}", True)
+    for sparsity in UNSTRUCTURED:
+        pruned = np.where(Pattern().project(np.abs(weight), sparsity), weight, 0)
+        yield sparse(pruned, f"ours int8 unstructured {sparsity:.0%}", True)
+        yield sparse(pruned, f"ours fp32 unstructured {sparsity:.0%}", False)
+
+
+def sparse(weight: npt.NDArray[np.float32], name: str, integer: bool) -> Contender:
+    """Our operator on `weight`; integers are drawn so that no non-zero rounds to zero."""
+    values: npt.NDArray[Any] = weight
+    if integer:
+        drawn = np.random.default_rng(2).integers(1, 128, weight.shape)
+        values = (np.sign(weight) * drawn).astype(np.int8)
+    encoded = encode(values)
+    scale = np.full(weight.shape[1], 1e-3, np.float32) if integer else None
+    arrays = ops.inputs_of(encoded, np.zeros(weight.shape[1], np.float32), scale)
+    operator = Operator(integer, encoded.encoding, Activation.NONE)
+    model = cornered(operator_model(weight.shape[0], arrays, operator))
+    return Contender(name, model, float(np.count_nonzero(weight)) / weight.size, native=True)
+
+
+def cornered(model: ir.Model) -> ir.Model:
+    """`model` with its output Y [M, N] cut to its first element, the same small cost for everybody."""
+    (y,) = model.graph.outputs
+    bounds = [ir.tensor(np.array(v, np.int64), name=name) for name, v in (("first", [0, 0]), ("last", [1, 1]))]
+    values = [ir.Value(name=t.name, type=ir.TensorType(t.dtype), shape=ir.Shape([2]), const_value=t) for t in bounds]
+    for value in values:
+        model.graph.register_initializer(value)
+    corner = ir.Value(name="corner", type=y.type, shape=ir.Shape([1, 1]))
+    model.graph.append(ir.Node("", "Slice", [y, *values], outputs=[corner]))
+    model.graph.outputs[0] = corner
+    return model
+
+
+def table(layer: Layer, rows: list[dict[str, Any]], threads: int) -> report.Table:
+    """What was measured on one layer."""
+    cells = tuple(
+        (
+            row["name"],
+            f"{row['ms']:.3f}",
+            f"{row['p25_ms']:.3f} to {row['p75_ms']:.3f}",
+            f"{row['over_fp32']:.2f}x",
+            f"{row['over_int8']:.2f}x",
+            f"{row['dense_gops']:.0f}",
+            f"{row['nonzero_gops']:.0f}",
+        )
+        for row in rows
+    )
+    title = f"{layer.model} {layer.name}: {layer.k} x {layer.n}, {layer.rows} rows, threads: {threads}"
+    columns = ("", ">ms", ">middle half", ">/ fp32", ">/ int8", ">Gop/s", ">of non-zeros")
+    return report.Table(title, columns, cells)
+
+
+def write(found: list[dict[str, Any]], threads: int) -> None:
+    """Everything, for the plot and for comparing runs."""
+    RESULTS.mkdir(exist_ok=True)
+    facts = {"cpu": machine().cpu, "isa": kernels.isa(), "threads": threads, "layers": found}
+    (RESULTS / "kernels.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

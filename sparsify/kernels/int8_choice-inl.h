@@ -1,0 +1,64 @@
+// int8 W by the permute kernel of an ISA, and by panels of exact floats where and when those are faster.
+//
+// Without VBMI a permute reaches 16 inputs only. A block of 16 then costs at least one step however few non-zeros it
+// has, and unstructured weights need two steps from 75 % down; panels cost an FMA a non-zero. Counted in vector
+// instructions for 16 inputs, 8 columns and a row at AVX2, weights balanced over 64 inputs (docs/kernels.md measures):
+//
+//   sparsity                   50 %   75 %   87.5 %   93.75 %
+//   vpshufb, vpmaddubsw ...      12      8        6         4
+//   vpshufb, vpdpbusd             4      4        3         2
+//   panels                        8      4        2         1
+//
+// But the lanes of a panel are rows, and a narrow panel leaves the FMA pipes waiting: a non-zero costs an FMA for every
+// kLanes rows and kOverhead more. So the permute kernel always stands by, and the panels are packed as well only where
+// they win with many rows.
+#pragma once
+
+#include <memory>
+
+#include "int8_permute-inl.h"
+#include "panel-inl.h"
+
+namespace sparsify {
+
+// P: Int8Permute of an ISA; V: its float lanes.
+template <class P, class V>
+class Int8Choice final : public Product {
+ public:
+  Int8Choice(const Csc<int8_t>& w, const Epilogue& epilogue)
+      : permute_(w, epilogue), permute_cost_(permute_.instructions_a_row()) {
+    int64_t fullest = 0;
+    for (int64_t c = 0; c < w.n; ++c) fullest = std::max(fullest, w.start[c + 1] - w.start[c]);
+    // A chunk's partial sums are loaded and stored once for each block: as two non-zeros.
+    panel_steps_ = static_cast<double>(w.nnz() + 2 * w.n * ((w.k + 127) / 128));
+    const bool exact = fullest <= Panels::kMostExact;
+    if (exact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
+  }
+
+  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+    const bool panels = panels_ != nullptr && panels_win(rows);
+    panels ? panels_->run(x, rows, y, pool) : permute_.run(x, rows, y, pool);
+  }
+
+  int64_t bytes() const override { return permute_.bytes() + (panels_ != nullptr ? panels_->bytes() : 0); }
+
+ private:
+  using Panels = Panel<V, true>;
+
+  // Broadcast, address and loop of a non-zero take the time of so many FMAs of a full panel (Zen 4).
+  static constexpr int64_t kOverhead = 5;
+
+  bool panels_win(int64_t rows) const {
+    const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;
+    const int64_t registers = (rows + V::kLanes - 1) / V::kLanes;
+    const double panel_cost = static_cast<double>(registers + kOverhead * panels) * panel_steps_;
+    return panel_cost < static_cast<double>(rows) * permute_cost_;
+  }
+
+  P permute_;
+  double permute_cost_;  // vector instructions a row
+  double panel_steps_;   // broadcasts of a panel
+  std::unique_ptr<Panels> panels_;  // null where they never win
+};
+
+}  // namespace sparsify

@@ -1,0 +1,10 @@
+#include "int8_neon-inl.h"
+#include "int8_choice-inl.h"
+
+namespace sparsify {
+
+std::unique_ptr<Product> int8_neon(const Csc<int8_t>& w, Epilogue epilogue) {
+  return std::make_unique<Int8Choice<Int8Permute<Int8Neon<false>>, NeonLanes>>(w, epilogue);
+}
+
+}  // namespace sparsify

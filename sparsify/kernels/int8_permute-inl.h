@@ -1,0 +1,136 @@
+// int8 W by register permutes, one body for every ISA whose permute reaches a block of 16 or 64 inputs.
+//
+// L wraps an ISA's registers of 4 kColumns bytes (Bytes) and of kColumns int32 sums (Sum):
+//   Vector            float lanes for quantising and the epilogue; a Sum has kParts of its registers
+//   kLayout, kRows    see int8_stream.h; rows of a tile, so that its sums stay in registers
+//   kRegister         bytes of a vector register: Bytes is one or more
+//   kSigned           the dot product takes s8 activations: q - 128 (see quantize_rows)
+//   table(q)          the block of inputs at q, ready to be picked from
+//   pick(t, p)        bytes of the block at positions p
+//   quad(q)           4 inputs at q, for every column
+//   dot(s, x, w)      s + sums of 4 products, exact
+//
+// Lanes are output columns, so activations stay row-major and outputs come out row-major, whatever the number of rows.
+// A tile is kRows rows by one group of columns. Tails: quantised rows are readable up to a multiple of 64 and what lies
+// behind K meets zero weights; groups are padded with zero weights and cut when stored.
+//
+// Overflow: |sum| <= nnz(column) * 255 * 128 < 2^31, see kMostInColumn in decode.h.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "contract.h"
+#include "epilogue-inl.h"
+#include "int8_stream.h"
+#include "quantize-inl.h"
+
+namespace sparsify {
+
+template <class L>
+class Int8Permute final : public Product {
+  using V = typename L::Vector;
+
+ public:
+  Int8Permute(const Csc<int8_t>& w, const Epilogue& epilogue)
+      : stream_(pack_int8(w, epilogue, L::kLayout)), activation_(epilogue.activation) {}
+
+  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+    const QuantizedRows quantized(rows, stream_.k);
+    quantize_rows<V, L::kSigned>(x, rows, stream_.k, quantized, pool);
+
+    // A task is a block of rows times a chunk of groups whose weights stay in L2 while all its rows go over them.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t size = std::max<int64_t>(stream_.offset.back(), 1);
+    const int64_t groups = std::clamp<int64_t>(kTaskBytes * stream_.groups / size, 1, stream_.groups);
+    const int64_t chunks = (stream_.groups + groups - 1) / groups;
+    pool.each(row_blocks * chunks, [&](int64_t task) {
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
+      for (int64_t m = first; m < last; m += L::kRows) {
+        for (int64_t g = group; g < end; ++g) {
+          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), y);
+        }
+      }
+    });
+  }
+
+  int64_t bytes() const override { return stream_.size(); }
+
+  // Vector instructions of all steps for one row.
+  double instructions_a_row() const {
+    double total = 0;
+    for (const uint8_t code : stream_.code) {
+      total += (code & Int8Stream::kPlain) == 0
+                   ? code * L::kLayout.permute_cost
+                   : (kBlock / 4 + __builtin_popcount(code & 15u)) * L::kLayout.plain_cost;
+    }
+    return total * (static_cast<double>(kWidth) / L::kRegister);
+  }
+
+ private:
+  static constexpr int64_t kTaskRows = 128;
+  static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with a task's rows and outputs, half an L2 of 512 KB
+  static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
+
+  // sum[r] += row r of q times the group whose codes and weights these are.
+  template <int R>
+  static void accumulate(const uint8_t* code, int64_t blocks, const uint8_t* w, const uint8_t* q, int64_t stride,
+                         typename L::Sum (&sum)[R]) {
+    for (int64_t b = 0; b < blocks; ++b, q += kBlock) {
+      if ((code[b] & Int8Stream::kPlain) == 0) {
+        for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) {
+          const auto position = L::load(w);
+          const auto weight = L::load(w + kWidth);
+          for (int r = 0; r < R; ++r) {
+            sum[r] = L::dot(sum[r], L::pick(L::table(q + r * stride), position), weight);
+          }
+        }
+        continue;
+      }
+      for (int i = 0; i < kBlock / 4; ++i) {
+        int times = 1;
+        if constexpr (L::kLayout.pairs_in_16_bits) times += code[b] >> i & 1;
+        for (; times > 0; --times, w += kWidth) {
+          const auto weight = L::load(w);
+          for (int r = 0; r < R; ++r) sum[r] = L::dot(sum[r], L::quad(q + r * stride + 4 * i), weight);
+        }
+      }
+    }
+  }
+
+  template <int R>
+  void tile(int64_t group, const QuantizedRows& in, int64_t m, float* y) const {
+    typename L::Sum sum[R];
+    for (auto& row : sum) row = L::zero();
+    accumulate<R>(stream_.code.data() + group * stream_.blocks, stream_.blocks,
+                  stream_.bytes.get() + stream_.offset[group], in.q + m * in.stride, in.stride, sum);
+    for (int part = 0; part < L::kParts; ++part) {
+      const int64_t c = group * kColumns + part * V::kLanes;
+      if (c >= stream_.n) return;
+      const auto column_sum = V::load_int(stream_.column_sum.get() + c);
+      const auto scale = V::load(stream_.scale.get() + c), bias = V::load(stream_.bias.get() + c);
+      for (int r = 0; r < R; ++r) {
+        const auto shift = V::mul(column_sum, V::set_int(in.zero_point[m + r]));
+        auto v = V::to_float(V::sub(L::part(sum[r], part), shift));
+        v = V::mul(V::mul(v, V::set(in.scale[m + r])), scale);
+        v = activate<V>(V::add(v, bias), activation_);
+        V::store_first(y + (m + r) * stream_.n + c, stream_.n - c, v);
+      }
+    }
+  }
+
+  // 1 <= rows <= R
+  template <int R>
+  void tile(int64_t group, const QuantizedRows& in, int64_t m, int64_t rows, float* y) const {
+    if constexpr (R > 1) {
+      if (rows < R) return tile<R - 1>(group, in, m, rows, y);
+    }
+    tile<R>(group, in, m, y);
+  }
+
+  Int8Stream stream_;
+  Activation activation_;
+};
+
+}  // namespace sparsify

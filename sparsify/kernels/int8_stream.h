@@ -1,0 +1,49 @@
+// int8 weights in the order in which a permute kernel reads them, for any ISA.
+//
+// Columns are taken in groups, one int32 lane a column; inputs in blocks that one permute can reach. A step serves
+// 4 weights of every column of a group, those of column c in bytes 4c to 4c + 3:
+//
+//   permute step   positions in the block [4 columns], weights [4 columns]
+//   plain step     weights [4 columns] of inputs 4i to 4i + 3 of the block, i = 0, 1, ...
+//
+// A block is served by permute steps, as many as its fullest column needs, or by plain steps, whichever costs fewer
+// instructions. This is packing only and compiled for no ISA in particular.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "contract.h"
+#include "scratch.h"
+
+namespace sparsify {
+
+struct Int8Layout {
+  int64_t columns;   // of a group
+  int64_t block;     // inputs, at most 64; a power of 2
+  int permute_cost;  // instructions of a permute step, and of a plain one
+  int plain_cost;
+  // The kernel sums the products of bytes 2j and 2j + 1 in 16 bits (vpmaddubsw, which saturates). Then no pair may
+  // leave them: with activations up to 255 that is so when its positive weights sum to at most 128, and its negative
+  // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so; a plain step that has
+  // another pair is two: w / 2 rounded to zero, within +-64, and the rest, within +-64. Only for blocks of 16.
+  bool pairs_in_16_bits;
+};
+
+struct Int8Stream {
+  static constexpr uint8_t kPlain = 0x80;  // bits 0 to 3: this plain step is two
+
+  Int8Layout layout;
+  int64_t k, n, blocks, groups;
+  std::vector<uint8_t> code;      // [groups, blocks] number of permute steps, or kPlain
+  std::vector<int64_t> offset;    // [groups + 1] of a group in `bytes`
+  Aligned<uint8_t> bytes;
+  Aligned<float> scale, bias;     // [groups * columns]
+  Aligned<int32_t> column_sum;    // [groups * columns]
+
+  int64_t size() const { return offset.back() + blocks * groups + 12 * groups * layout.columns; }
+};
+
+Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout);
+
+}  // namespace sparsify

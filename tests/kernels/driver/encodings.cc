@@ -1,0 +1,116 @@
+// Encodings as a file may bring them: each is either refused, or decodes to positions inside the matrix that every
+// kernel multiplies without leaving its memory (which a sanitizer checks).
+#include <cstring>
+#include <memory>
+
+#include "decode.h"
+#include "driver.h"
+
+namespace sparsify {
+namespace {
+
+// Buffers exactly as long as they claim to be, on the heap: reading past one is an error that a sanitizer sees.
+struct Buffer {
+  std::unique_ptr<uint8_t[]> bytes;
+
+  Buffer(Random& random, int64_t size, int64_t largest) : bytes(new uint8_t[static_cast<size_t>(size)]) {
+    for (int64_t i = 0; i < size; ++i) bytes[i] = static_cast<uint8_t>(below(random, largest + 1));
+  }
+};
+
+template <class T>
+bool inside(const Csc<T>& w) {
+  bool right = w.start.size() == static_cast<size_t>(w.n) + 1 && w.start.front() == 0 && w.start.back() == w.nnz() &&
+               w.value.size() == w.row.size();
+  for (int64_t c = 0; right && c < w.n; ++c) {
+    for (int64_t i = w.start[c]; right && i < w.start[c + 1]; ++i) {
+      right = w.row[i] >= 0 && w.row[i] < w.k && (i == w.start[c] || w.row[i] >= w.row[i - 1]);
+    }
+  }
+  return right;
+}
+
+template <class T>
+void multiply(const Csc<T>& w, Format format) {
+  constexpr int64_t kRows = 9;
+  Epilogue epilogue;
+  epilogue.bias.assign(static_cast<size_t>(w.n), 0.5f);
+  if (format == Format::kInt8) epilogue.scale.assign(static_cast<size_t>(w.n), 1.0f);
+  const std::vector<float> x(static_cast<size_t>(kRows * w.k), 1.0f);
+  std::vector<float> y(static_cast<size_t>(kRows * w.n));
+  for (const KernelInfo& kernel : runnable(format)) {
+    std::unique_ptr<Product> product;
+    if constexpr (std::is_same_v<T, int8_t>) {
+      product = kernel.make_int8(w, epilogue);
+    } else {
+      product = kernel.make_fp32(w, epilogue);
+    }
+    product->run(x.data(), kRows, y.data(), ReversedPool());
+  }
+}
+
+// True if it decoded.
+template <class T>
+bool decode_and_multiply(const Encoded& encoded) {
+  Csc<T> w;
+  if (!decode(encoded, &w).empty()) return false;
+  if (!inside(w)) {
+    report("an encoding was let through with positions outside");
+    return true;
+  }
+  constexpr bool integer = std::is_same_v<T, int8_t>;
+  const bool columns = encoded.encoding == Encoding::kColumns;
+  // Only COLUMNS may repeat a position, and only its kernel takes that.
+  if (!integer || !columns) multiply(w, integer ? Format::kInt8 : columns ? Format::kColumns : Format::kFp32);
+  return true;
+}
+
+// Random positions: mostly of the right length, with gaps mostly small enough to stay inside.
+bool random_encoding(Random& random) {
+  Encoded in{static_cast<Encoding>(below(random, 3)), 1 + below(random, 70), 1 + below(random, 70)};
+  const bool bitmask = in.encoding == Encoding::kBitmask;
+  in.gap_type = static_cast<GapType>(below(random, 3));
+  in.count = below(random, in.k * in.n / (1 + below(random, 8)) + 2);
+  in.position_count = bitmask ? (in.k * in.n + 7) / 8 : in.count;
+  if (random() % 8 == 0) in.position_count += below(random, 3) - 1;
+  if (random() % 32 == 0) in.k = below(random, 3) - 1;
+  if (random() % 32 == 0) in.n = below(random, 3) - 1;
+  if (random() % 64 == 0) in.n = int64_t{1} << 62;
+  if (in.position_count < 0) in.position_count = 0;
+
+  const int64_t gap_bytes = bitmask ? 1 : int64_t{1} << static_cast<int>(in.gap_type);
+  const int64_t size = in.position_count * gap_bytes;
+  Buffer positions(random, size, bitmask ? 255 : 2 + below(random, 5));
+  if (!bitmask && gap_bytes > 1 && random() % 4 != 0) {  // small integers: all bytes but the first are 0
+    for (int64_t i = 0; i < size; ++i) positions.bytes[i] *= i % gap_bytes == 0;
+  }
+  if (bitmask) {  // as many values as bits, give or take
+    in.count = below(random, 4) == 0 ? below(random, 3) - 1 : 0;
+    for (int64_t i = 0; i < size; ++i) in.count += __builtin_popcount(positions.bytes[i]);
+    if (in.count < 0) in.count = 0;
+  }
+  Buffer rows(random, 4 * in.count, 255), values(random, 4 * in.count, 255);
+  for (int64_t i = 0; i < in.count; ++i) {
+    const auto row = static_cast<int32_t>(below(random, 71));
+    if (random() % 256 != 0) std::memcpy(rows.bytes.get() + 4 * i, &row, 4);
+    const float value = static_cast<float>(below(random, 5)) - 2.0f;
+    std::memcpy(values.bytes.get() + 4 * i, &value, 4);
+  }
+  in.positions = positions.bytes.get();
+  in.rows = reinterpret_cast<const int32_t*>(rows.bytes.get());
+  in.values = values.bytes.get();
+  return random() % 2 == 0 ? decode_and_multiply<int8_t>(in) : decode_and_multiply<float>(in);
+}
+
+}  // namespace
+
+void check_encodings(Random& random, int mutants) {
+  int accepted = 0;
+  for (int i = 0; i < mutants; ++i) accepted += random_encoding(random);
+  // Both ways out must have been taken often, or this checks little.
+  if (accepted < mutants / 20 || accepted > mutants * 19 / 20) {
+    report("of " + std::to_string(mutants) + " random encodings " + std::to_string(accepted) + " were accepted");
+  }
+}
+
+}  // namespace sparsify

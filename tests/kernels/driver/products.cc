@@ -1,0 +1,177 @@
+// Every kernel against the scalar one (int8: to the bit) or against float64 within a derived bound (float).
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "driver.h"
+
+namespace sparsify {
+namespace {
+
+struct Shape {
+  int64_t k, n, rows;
+};
+
+// Around the multiples of 4, 16, 64 and 128 that kernels work in.
+Shape random_shape(Random& random) {
+  static constexpr int64_t kSizes[] = {1,  3,  4,  5,   8,   15,  16,  17,  31,  33, 48,
+                                       63, 64, 65, 100, 127, 128, 129, 200, 257, 530};
+  static constexpr int64_t kRows[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 63, 64, 65, 130};
+  const auto pick = [&](const auto& from) { return from[below(random, static_cast<int64_t>(std::size(from)))]; };
+  return {pick(kSizes), pick(kSizes), pick(kRows)};
+}
+
+float uniform(Random& random) { return static_cast<float>(below(random, 1 << 20)) / (1 << 19) - 1.0f; }
+
+template <class T>
+T random_value(Random& random);
+
+template <>
+float random_value<float>(Random& random) {
+  return uniform(random);
+}
+
+// Ends of the range often: two products of 255 and 127 leave 16 bits.
+template <>
+int8_t random_value<int8_t>(Random& random) {
+  static constexpr int8_t kEnds[] = {-128, -127, 127, 127, 65, 64, -64, 1};
+  return random() % 2 == 0 ? kEnds[random() % std::size(kEnds)] : static_cast<int8_t>(below(random, 256) - 128);
+}
+
+// One density for the layer; a tenth of the columns empty, a tenth full, and half of all layers of one sign.
+template <class T>
+Csc<T> random_weight(Random& random, const Shape& shape) {
+  static constexpr int kPerMille[] = {0, 5, 30, 60, 125, 250, 500, 750, 1000};
+  const int64_t density = kPerMille[random() % std::size(kPerMille)];
+  const bool one_sign = random() % 2 == 0;
+  Csc<T> w;
+  w.k = shape.k;
+  w.n = shape.n;
+  w.start.push_back(0);
+  for (int64_t c = 0; c < w.n; ++c) {
+    const int64_t kind = below(random, 10), here = kind == 0 ? 0 : kind == 1 ? 1000 : density;
+    for (int64_t k = 0; k < w.k; ++k) {
+      if (below(random, 1000) >= here) continue;
+      auto value = random_value<T>(random);
+      if (one_sign && value > T(0)) value = static_cast<T>(-value);
+      if (value == T(0)) continue;
+      w.row.push_back(static_cast<int32_t>(k));
+      w.value.push_back(value);
+    }
+    w.start.push_back(w.nnz());
+  }
+  return w;
+}
+
+// Rows of very different ranges; rows of one sign, of zeros, at the ends of their range; rarely one that is not finite.
+std::vector<float> random_rows(Random& random, const Shape& shape) {
+  std::vector<float> x(static_cast<size_t>(shape.rows * shape.k));
+  for (int64_t m = 0; m < shape.rows; ++m) {
+    const int64_t kind = below(random, 12);
+    const float range = std::ldexp(1.0f, static_cast<int>(below(random, 40)) - 20);
+    for (int64_t k = 0; k < shape.k; ++k) {
+      float v = uniform(random) * range;
+      if (kind < 3) v = std::fabs(v);
+      if (kind == 3) v = 0.0f;
+      if (kind == 4) v = random() % 2 == 0 ? range : -range;
+      if (kind == 5) v = range;
+      x[m * shape.k + k] = v;
+    }
+    if (kind == 6) {
+      static const float kBad[] = {NAN, INFINITY, -INFINITY};
+      x[m * shape.k + below(random, shape.k)] = kBad[random() % 3];
+    }
+  }
+  return x;
+}
+
+Epilogue random_epilogue(Random& random, int64_t n, bool integer, Activation activation) {
+  Epilogue epilogue;
+  epilogue.activation = activation;
+  for (int64_t c = 0; c < n; ++c) {
+    epilogue.bias.push_back(uniform(random));
+    if (integer) epilogue.scale.push_back(std::ldexp(1.0f + uniform(random) / 4, -8));
+  }
+  return epilogue;
+}
+
+// Exactly as long as it must be, one float off any alignment: a sanitizer sees the first byte read or written beyond.
+// Without one, the guards before and behind the output tell.
+std::vector<float> run(const Product& product, const std::vector<float>& x, const Shape& shape,
+                       const std::string& name) {
+  constexpr float kGuard = 12345.0f;
+  const size_t size = static_cast<size_t>(shape.rows * shape.n);
+  std::unique_ptr<float[]> in(new float[x.size() + 1]), out(new float[size + 2]);
+  if (!x.empty()) std::memcpy(in.get() + 1, x.data(), x.size() * sizeof(float));
+  std::fill(out.get(), out.get() + size + 2, kGuard);
+  product.run(in.get() + 1, shape.rows, out.get() + 1, ReversedPool());
+  if (out[0] != kGuard || out[size + 1] != kGuard) report(name + " wrote beyond its output");
+  return {out.get() + 1, out.get() + 1 + size};
+}
+
+std::string describe(const std::string& name, const Shape& shape, size_t at, float got, double expected) {
+  return name + " K=" + std::to_string(shape.k) + " N=" + std::to_string(shape.n) + " rows=" +
+         std::to_string(shape.rows) + " output " + std::to_string(at) + ": " + std::to_string(got) + ", expected " +
+         std::to_string(expected);
+}
+
+bool same(float a, float b) { return (std::isnan(a) && std::isnan(b)) || std::memcmp(&a, &b, sizeof a) == 0; }
+
+void check_int8(Random& random, const Shape& shape) {
+  const auto w = random_weight<int8_t>(random, shape);
+  const auto x = random_rows(random, shape);
+  const auto activation = static_cast<Activation>(below(random, 3));
+  const Epilogue epilogue = random_epilogue(random, shape.n, true, activation);
+  const auto found = runnable(Format::kInt8);
+  const auto expected = run(*found.back().make_int8(w, epilogue), x, shape, "scalar");
+  for (const KernelInfo& kernel : found) {
+    const auto y = run(*kernel.make_int8(w, epilogue), x, shape, kernel.name);
+    for (size_t i = 0; i < y.size(); ++i) {
+      if (!same(y[i], expected[i])) return report(describe(kernel.name, shape, i, y[i], expected[i]));
+    }
+  }
+}
+
+// |error| <= gamma (sum |x w| + |bias|), gamma = (n + 1) u / (1 - (n + 1) u), u = 2^-24, in any order of summation
+// (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it.
+void check_float(Random& random, const Shape& shape, Format format) {
+  const auto w = random_weight<float>(random, shape);
+  const auto x = random_rows(random, shape);
+  const bool relu = random() % 2 == 0;
+  const Epilogue epilogue = random_epilogue(random, shape.n, false, relu ? Activation::kRelu : Activation::kNone);
+  const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
+  for (const KernelInfo& kernel : runnable(format)) {
+    const auto y = run(*kernel.make_fp32(w, epilogue), x, shape, kernel.name);
+    for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
+      const int64_t m = i / shape.n, c = i % shape.n;
+      const float* row = x.data() + m * shape.k;
+      double exact = epilogue.bias[c], magnitude = std::fabs(exact);
+      for (int64_t j = w.start[c]; j < w.start[c + 1]; ++j) {
+        exact += static_cast<double>(row[w.row[j]]) * w.value[j];
+        magnitude += std::fabs(static_cast<double>(row[w.row[j]]) * w.value[j]);
+      }
+      const bool finite = std::all_of(row, row + shape.k, [](float v) { return std::isfinite(v); });
+      if (relu) exact = std::max(exact, 0.0);
+      const bool right = finite ? std::fabs(y[i] - exact) <= gamma * magnitude + 1e-37 : std::isnan(y[i]);
+      if (!right) return report(describe(kernel.name, shape, static_cast<size_t>(i), y[i], exact));
+    }
+  }
+}
+
+}  // namespace
+
+void check_products(Random& random, int layers) {
+  for (int i = 0; i < layers; ++i) {
+    check_int8(random, random_shape(random));
+    check_float(random, random_shape(random), Format::kFp32);
+    check_float(random, random_shape(random), Format::kColumns);
+  }
+  // Long columns: more blocks than a tile, and more non-zeros than panels of exact floats may sum.
+  for (const Shape& shape : {Shape{2100, 37, 70}, Shape{1200, 19, 9}}) {
+    for (int i = 0; i < 4; ++i) check_int8(random, shape);
+    check_float(random, shape, Format::kFp32);
+  }
+}
+
+}  // namespace sparsify
