@@ -23,6 +23,9 @@ from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 
 
+_VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
+
+
 class NotEncodable(Exception):
     """A weight that a format cannot hold; the message is the reason."""
 
@@ -36,7 +39,7 @@ class Encoded:
 
     @property
     def operator(self) -> ops.Operator:
-        return ops.Operator(self.scale is not None, self.weight.encoding, ops.Activation.NONE)
+        return ops.Operator(_VALUES[self.weight.values.dtype.name], self.weight.encoding, ops.Activation.NONE)
 
     @property
     def nbytes(self) -> int:

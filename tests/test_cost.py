@@ -10,7 +10,7 @@ import pytest
 from scipy.special import erf
 
 from sparsify import cost, formats, ops, runtime
-from sparsify.ops import Activation, Operator
+from sparsify.ops import Activation, Operator, Values
 
 K, N, ROWS = 70, 24, 5
 RNG = np.random.default_rng(0)
@@ -21,7 +21,7 @@ ARRAYS = ops.inputs_of(ENCODED, BIAS, None)
 
 
 def operator(activation: Activation) -> Operator:
-    return Operator(integer=False, encoding=ENCODED.encoding, activation=activation)
+    return Operator(Values.FP32, encoding=ENCODED.encoding, activation=activation)
 
 
 @pytest.fixture(autouse=True)
