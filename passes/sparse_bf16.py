@@ -12,7 +12,7 @@ from sparsify import formats
 from sparsify.graph import FloatArray
 from sparsify.lowering import Encoded, Lowering, NotEncodable
 
-_LARGEST = float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)
+_LARGEST = (2 - 2**-7) * 2.0**127
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from sparsify import formats, ops
 from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, opset, substitute
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 
-
 _VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
 
 

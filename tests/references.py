@@ -41,9 +41,9 @@ def bf16_product_bound(x: F32, weight: F32, bias: F32) -> F64:
     """Bound on any float32 sum of the products of bfloat16 `x` and `weight`, and the bias, in any order.
 
     Products of two numbers of 8 significant bits are exact in float32. A sum of the n of a column and the bias has n
-    roundings: |error| <= gamma_n (|X| |W| + |bias|), see `product_bound`; a unit that rounds after each pair, or that sums a
-    pair first, does no more. The bf16 unit of a CPU takes denormal operands for 0, which loses their products, and
-    denormal results for 0: up to 2^-126 for each of n products and n sums.
+    roundings: |error| <= gamma_n (|X| |W| + |bias|), see `product_bound`; a unit that rounds after each pair, or that
+    sums a pair first, does no more. The bf16 unit of a CPU takes denormal operands for 0, which loses their products,
+    and denormal results for 0: up to 2^-126 for each of n products and n sums.
     """
     n = np.count_nonzero(weight, axis=0)
     gamma = n * U / (1 - n * U)

@@ -125,7 +125,9 @@ def test_leading_dimensions_are_kept(name: str, shape: tuple[int, ...]) -> None:
 
 @native
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8", "SparseMatMulBf16"])
+@pytest.mark.parametrize(
+    "name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8", "SparseMatMulBf16"]
+)
 def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
     layer = some_layer()
     layer.x[3, 129] = bad

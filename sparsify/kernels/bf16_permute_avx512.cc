@@ -1,15 +1,16 @@
 // bf16 W by register permutes, for AVX-512 with BF16.
 //
-// Lanes are 16 output columns, a column group. A block of 64 inputs of one rounded row is two zmm registers, low and high.
-// One step serves 2 non-zeros of each column of the group:
+// Lanes are 16 output columns, a column group. A block of 64 inputs of one rounded row is two zmm
+// registers, low and high. One step serves 2 non-zeros of each column of the group:
 //
 //   vpermw      t = low[positions], or high[positions]     32 stored 5-bit positions
 //   vpermi2w    or t = {low, high}[positions]              6-bit positions
 //   vdpbf16ps   acc += t * weights                         2 products a lane, summed in float32
 //
 // bf16_stream.h says which steps a block takes; one without permutes, for dense blocks, broadcasts a pair of inputs.
-// A tile is 8 rows by 2 groups: 16 accumulators; one load of x feeds both groups, one load of weights 8 rows. With fewer
-// than 4 rows steps go to several accumulators in turn: vdpbf16ps has a latency of 6 cycles.
+//
+// A tile is 8 rows by 2 groups: 16 accumulators; one load of x feeds both groups, one load of weights 8 rows. With
+// fewer than 4 rows steps go to several accumulators in turn: vdpbf16ps has a latency of 6 cycles.
 //
 // Rounding: products are exact, each lane of a step adds two of them to a sum, |error| <= gamma_nnz sum |x w| with
 // u = 2^-24 whether or not a CPU rounds in between. vdpbf16ps and the conversion take denormals for 0.
@@ -113,7 +114,8 @@ class Bf16Permute final : public Product {
 
     // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
     const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * w_.pairs / std::max<int64_t>(2 * w_.offset.back(), 1), 1, w_.pairs);
+    const int64_t bytes = std::max<int64_t>(2 * w_.offset.back(), 1);
+    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * w_.pairs / bytes, 1, w_.pairs);
     const int64_t chunks = (w_.pairs + pairs - 1) / pairs;
     pool.each(row_blocks * chunks, [&](int64_t task) {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
@@ -169,8 +171,8 @@ class Bf16Permute final : public Product {
     finish<R, G>(acc[0], pair * kPair, y + m * w_.n);
   }
 
-  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Gelu is too long to unroll: it goes over what was
-  // stored, which is still in L1.
+  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Gelu is too long to unroll: it goes over what
+  // was stored, which is still in L1.
   template <int R, int G>
   void finish(const Sums<R, G>& acc, int64_t c, float* y) const {
 #pragma GCC unroll 2

@@ -1,5 +1,5 @@
-// The reference of every bf16 kernel: one row, one column, one product at a time, in order of k; products are exact, each
-// sum is rounded, denormals are kept. Compiled without auto-vectorisation.
+// The reference of every bf16 kernel: one row, one column, one product at a time, in order of k; products are exact,
+// each sum is rounded, denormals are kept. Compiled without auto-vectorisation.
 #include "bf16.h"
 #include "contract.h"
 #include "epilogue-inl.h"

@@ -100,7 +100,8 @@ void Bf16Stream::fill(const Csc<uint16_t>& w) {
       }
       const int64_t position = w.row[i] % kBlock, half = position / kStep, kind = slot[half] < end[half] ? half : 2;
       const int64_t at = s.plain != 0 ? position : slot[kind]++, width = s.plain != 0 ? kStep : 2 * kStep;
-      uint16_t* to = data.get() + offset[pair * blocks + block] + (at / 2 * groups(pair) + group) * width + 2 * lane + at % 2;
+      const int64_t step = (at / 2 * groups(pair) + group) * width;
+      uint16_t* to = data.get() + offset[pair * blocks + block] + step + 2 * lane + at % 2;
       if (s.plain == 0) to[0] = static_cast<uint16_t>(kind == 2 ? position : position % kStep);
       to[s.plain != 0 ? 0 : kStep] = w.value[i];
     }

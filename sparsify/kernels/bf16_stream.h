@@ -1,15 +1,15 @@
 // The layout of bf16 W for kernels that permute registers of 32 inputs, bf16_permute_avx512.cc.
 //
-// Columns stand in pairs of groups of 16, inputs in blocks of 64, the low and the high 32 of which fill a register each.
-// For a pair and a block a column's non-zeros are dealt out to steps of two slots each. A step reads
+// Columns stand in pairs of groups of 16, inputs in blocks of 64, the low and the high 32 of which fill a register
+// each. For a pair and a block a column's non-zeros are dealt out to steps of two slots each. A step reads
 //
 //   low     the low register     |  positions 0 to 31, one permute
 //   high    the high register    |
 //   both    either               |  positions 0 to 63, a permute of two registers, which costs twice as much (Zen 4)
 //   plain   two neighbouring inputs, the same for all columns: no positions, and then there are no other steps
 //
-// How many of each is chosen to cost least: columns differ in how their non-zeros spread over the halves of a block, and
-// what is over after steps of one half goes to steps of both.
+// How many of each is chosen to cost least: columns differ in how their non-zeros spread over the halves of a block,
+// and what is over after steps of one half goes to steps of both.
 #pragma once
 
 #include <cstdint>

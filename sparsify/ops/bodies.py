@@ -20,7 +20,7 @@ Bfloat16 operator; W bfloat16, activations rounded to the nearest bfloat16, ties
     r = float(bfloat16(X)),  Y = (r - sum_k(r * 0)) W + bias
 
 Products of two bfloat16 are exact in float32, where they are summed. A value that rounds to infinity, from
-2^128 - 2^119 on, counts as one. A kernel may take denormals, as operands and as sums, for 0: the bf16 unit of CPUs does.
+2^128 - 2^119 on, counts as one. A kernel may take denormals, as operands and as sums, for 0, as CPUs' bf16 units do.
 
 Integer operator; W = w * scale with w int8, activations quantised per row x of X (asymmetric, u8):
 
