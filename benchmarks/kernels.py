@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels [--only TEXT] [--rounds N] [--threads N]
 
-One process, all contenders of a layer in turn (A B C ... A B C ...), medians. Of a layer's output only a corner leaves the
-session, so that no contender is charged for handing megabytes to Python, which a model would not do either. Prints a table and
-writes benchmarks/results/kernels.json; `python -m benchmarks.plot` draws it.
+One process, all contenders of a layer in turn (A B C ... A B C ...), medians. Of a layer's output only a corner leaves
+the session, so that no contender is charged for handing megabytes to Python, which a model would not do either.
+Prints a table and writes benchmarks/results/kernels.json; `python -m benchmarks.plot` draws it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def resolve(name: str) -> type[Pass]:
     if name not in PASSES:
         close = difflib.get_close_matches(name, PASSES, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"passes are {', '.join(PASSES)}"
-        raise UsageError(f"there is no pass `{name}`", where="--passes", hint=hint)
+        raise UsageError(f"there is no pass `{name}`", hint=hint)
     module, _, cls = PASSES[name].partition(":")
     found: type[Pass] = getattr(import_module(module), cls)
     return found

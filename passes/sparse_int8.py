@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from sparsify import formats
 from sparsify.graph import FloatArray
-from sparsify.lowering import Encoded, Lowering, NotEncodable
-from sparsify.solvers.quantize import LEVELS, quantize
-
-_MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column: |sum of u8 * s8| must fit an int32
+from sparsify.lowering import Encoded, Lowering, NotEncodable, integer_obstacle
+from sparsify.solvers.quantize import quantize
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,7 @@ class SparseInt8(Lowering):
     format: ClassVar[str] = "sparse-int8"
 
     def encode(self, weight: FloatArray) -> Encoded:
-        if not np.isfinite(weight).all():
-            raise NotEncodable("the weight holds a NaN or an infinity")
-        if (most := int(np.count_nonzero(weight, axis=0).max())) > _MAX_NONZEROS:
-            raise NotEncodable(f"a column has {most} non-zeros; an int32 sum is safe up to {_MAX_NONZEROS}")
+        if reason := integer_obstacle(weight):
+            raise NotEncodable(reason)
         values, scale = quantize(weight)
         return Encoded(formats.encode(values), scale)

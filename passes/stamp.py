@@ -19,7 +19,7 @@ class Stamp(Pass):
     """Writes provenance into the model's metadata, one property `ai.sparsify.<option>` for each option given.
 
     What:
-        Entries of `metadata_props`; no node changes.
+        Entries of `metadata_props`; no node changes. What an earlier run wrote goes: its drift is not that of this one.
     When it fires:
         An option is given and the model does not say so yet.
     When it refuses:
@@ -44,9 +44,12 @@ class Stamp(Pass):
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         given = {PREFIX + f.name: str(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        new = {k: v for k, v in given.items() if v and model.metadata_props.get(k) != v}
-        if not new:
+        new = {k: v for k, v in given.items() if v}
+        old = {k: v for k, v in model.metadata_props.items() if k.startswith(PREFIX)}
+        if not new or new == old:
             yield Refusal("", "nothing to write: no option was given, or the model says so already")
             return
+        for key in old:
+            del model.metadata_props[key]
         model.metadata_props.update(new)
         yield Change("", f"wrote {', '.join(new)}", new)

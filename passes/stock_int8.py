@@ -10,11 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsify.graph import Linear, add_initializer, graph_of, names, substitute
-from sparsify.lowering import activations_of, bias_nodes, named
+from sparsify.lowering import activations_of, bias_nodes, integer_obstacle, named
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers.quantize import LEVELS, quantize
 
-_MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column: |sum of u8 * s8| must fit an int32
 _REDUCED = 63  # 2 * 255 * 63 < 2^15
 
 _Key = tuple[object, ...]
@@ -61,7 +60,7 @@ class StockInt8(Pass):
                 continue
             facts: dict[str, Any] = {"shape": list(layer.shape), "bytes_before": layer.tensor.nbytes}
             matrix = layer.matrix() * np.float32(layer.alpha)
-            if reason := _obstacle(matrix):
+            if reason := integer_obstacle(matrix):
                 yield Refusal(layer.name, reason, facts)
                 continue
             graph = graph_of(layer.node)
@@ -80,14 +79,6 @@ class StockInt8(Pass):
                 "bytes_after": matrix.size + 4 * layer.shape[1],
             }
             yield Change(layer.name, "now dynamic int8 with standard operators", facts)
-
-
-def _obstacle(matrix: np.ndarray[Any, np.dtype[np.float32]]) -> str:
-    if not np.isfinite(matrix).all():
-        return "the weight holds a NaN or an infinity"
-    if (most := int(np.count_nonzero(matrix, axis=0).max())) > _MAX_NONZEROS:
-        return f"a column has {most} non-zeros; an int32 sum is safe up to {_MAX_NONZEROS}"
-    return ""
 
 
 def _replace(

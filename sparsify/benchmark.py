@@ -12,6 +12,7 @@ import onnxruntime
 
 from sparsify import data, kernels, runtime
 from sparsify.data import Feed
+from sparsify.errors import InputError
 from sparsify.runtime import Source, Timing
 
 
@@ -112,6 +113,7 @@ def bench(
     named = dict(models) if isinstance(models, Mapping) else _named(models)
     sessions = {name: runtime.session(m, threads=threads, native=native) for name, m in named.items()}
     first = next(iter(sessions.values()))
+    _same_inputs(sessions)
     used = feeds if feeds is not None else [runtime.synthesize(first.get_inputs(), seed=seed, sizes=sizes)]
     for session in sessions.values():
         data.check(used, session.get_inputs())
@@ -129,6 +131,18 @@ def bench(
     )
     shapes = {name: array.shape for name, array in used[0].items()}
     return BenchReport(contenders, threads, shapes, feeds is None, kernels.isa(), onnxruntime.__version__)
+
+
+def _same_inputs(sessions: Mapping[str, runtime.Session]) -> None:
+    takes = {name: sorted(i.name for i in session.get_inputs()) for name, session in sessions.items()}
+    first, *others = takes
+    for other in others:
+        if takes[other] != takes[first]:
+            raise InputError(
+                f"the models take different inputs: {', '.join(takes[first])}; {', '.join(takes[other])}",
+                where=f"{first}; {other}",
+                hint="only models of the same interface can be compared",
+            )
 
 
 def _named(models: Sequence[Source]) -> dict[str, Source]:

@@ -33,6 +33,10 @@ _UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib
 _ONNXRUNTIME_TYPES = {"float": "float32", "double": "float64", "string": "str"}
 
 
+class IndivisibleError(InputError):
+    """Data that cannot be divided: there is only one distinct sample, or one feed that must stay whole."""
+
+
 class FileFeed(Feed):
     """A feed that remembers the file it came from, so that errors can name it."""
 
@@ -141,7 +145,8 @@ def split(feeds: Sequence[Feed], seed: int = 0, inputs: Iterable[Any] | None = N
         inputs: as in `check`; a model whose batch size is fixed above 1 cannot take half a batch.
 
     Raises:
-        InputError: there is only one distinct sample, or one feed that cannot be divided by samples.
+        IndivisibleError: there is only one distinct sample, or one feed that cannot be divided by samples.
+        InputError: there is no sample at all.
     """
     if not feeds:
         raise InputError("there are no feeds", hint="give at least one `.npz`")
@@ -153,15 +158,21 @@ def split(feeds: Sequence[Feed], seed: int = 0, inputs: Iterable[Any] | None = N
     keys = tuple(feed) if specs is None else tuple(s.name for s in specs)
     count = rows(feed, specs)
     fixed = specs is not None and any(s.shape and isinstance(s.shape[0], int) for s in specs)
+    if count == 0:
+        raise InputError("there is no sample in it", where=_source(feed), hint="give arrays that have rows")
     if count is None or count < 2 or fixed:
-        raise InputError(
+        raise IndivisibleError(
             "one sample cannot serve both calibration and audit",
-            where=str(getattr(feed, "source", "the only feed")),
+            where=_source(feed),
             hint="give a folder of several `.npz`, or arrays with more than one row along a batch dimension",
         )
     samples = [_digest({k: feed[k][i] for k in keys}) for i in range(count)]
     first, second = _halves(samples, seed)
     return [{k: feed[k][first] for k in keys}], [{k: feed[k][second] for k in keys}]
+
+
+def _source(feed: Feed) -> str:
+    return str(getattr(feed, "source", "the only feed"))
 
 
 def _halves(contents: Sequence[bytes], seed: int) -> tuple[list[int], list[int]]:
@@ -170,7 +181,7 @@ def _halves(contents: Sequence[bytes], seed: int) -> tuple[list[int], list[int]]
     for index, content in enumerate(contents):
         groups.setdefault(content, []).append(index)
     if len(groups) < 2:
-        raise InputError(
+        raise IndivisibleError(
             "all samples are equal: none is left for the audit", hint="give data that has different samples"
         )
     distinct = list(groups.values())
@@ -208,7 +219,7 @@ def _read(path: Path) -> Feed:
     try:
         archive = np.load(path, allow_pickle=False)  # a pickle runs code when it is read
     except _UNREADABLE as error:
-        raise InputError(f"not an `.npz` that can be read: {error}", where=str(path), hint=hint) from error
+        raise InputError("this is not an `.npz`, or it is damaged", where=str(path), hint=hint) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError("a single array, not an `.npz` with keys", where=str(path), hint=hint)
     arrays = {}
@@ -217,7 +228,8 @@ def _read(path: Path) -> Feed:
             try:
                 arrays[key] = archive[key]
             except _UNREADABLE as error:
-                raise InputError(f"key `{key}` cannot be read: {error}", where=str(path), hint=hint) from error
+                why = "it holds Python objects" if "pickle" in str(error) else str(error)
+                raise InputError(f"key `{key}` cannot be read: {why}", where=str(path), hint=hint) from error
     return FileFeed(arrays, path)
 
 

@@ -21,6 +21,9 @@ import onnx_ir as ir
 from sparsify import formats, ops
 from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, opset, substitute
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.solvers.quantize import LEVELS
+
+MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
 _VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
 
@@ -131,10 +134,19 @@ class Lowering(Pass):
         """
         needed = 1 - (1 - facts["sparsity"]) * facts["dense_ms"] / (facts["rewritten_ms"] * self.min_speedup)
         return (
-            f"{facts['rewritten_ms']:.3f} ms against {facts['dense_ms']:.3f} ms dense at {facts['rows']} rows: "
-            f"{facts['speedup']:.2f}x, less than the {self.min_speedup:g}x asked for; "
+            f"{facts['rewritten_ms']:.3f} ms against {facts['dense_ms']:.3f} ms dense at {_rows(facts['rows'])}: "
+            f"{_below(facts['speedup'], self.min_speedup)}x, less than the {self.min_speedup:g}x asked for; "
             f"it would need to be more than {needed:.0%} sparse"
         )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def _below(value: float, limit: float) -> str:
+    """`value` in as many digits as show that it is below `limit`, and at least two after the point."""
+    return next((text for digits in range(2, 9) if float(text := f"{value:.{digits}f}") < limit), str(value))
 
 
 def _replace(
@@ -161,6 +173,15 @@ def _inputs(scope: _Scope, layer: Linear, arrays: dict[str, npt.NDArray[Any]]) -
     values, _ = scope.shared[key]
     bias = add_initializer(graph, arrays["bias"], f"{layer.output.name}.bias", scope.taken)
     return [*values.values(), bias]
+
+
+def integer_obstacle(weight: FloatArray) -> str:
+    """Why W [K, N] cannot be multiplied in int8; empty when it can."""
+    if not np.isfinite(weight).all():
+        return "the weight holds a NaN or an infinity"
+    if (most := int(np.count_nonzero(weight, axis=0).max())) > MAX_NONZEROS:
+        return f"a column has {most} non-zeros; an int32 sum is safe up to {MAX_NONZEROS}"
+    return ""
 
 
 def activations_of(layer: Linear, taken: set[str]) -> tuple[ir.Value, list[ir.Node]]:

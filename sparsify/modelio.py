@@ -7,9 +7,9 @@ when the model's path has none. Both are dealt with here.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ Source = str | Path | bytes | onnx.ModelProto | ir.Model
 INLINE_LIMIT = 2**31 - 2**26
 _SOURCE = "sparsify.source"  # key in the model's in-memory metadata: the resolved path it was loaded from
 _DATA_FILES = "sparsify.data_files"
+_DIGITS = 12  # of the digest in the name of a data file
 
 
 def load(model: Source) -> ir.Model:
@@ -71,22 +72,24 @@ def serialize(model: ir.Model) -> bytes:
 
 
 def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> None:
-    """Write `model` to `path`, and its tensors to `<path>.data` when they are more than `limit` bytes.
+    """Write `model` to `path`, and its tensors to `<path>.<digest>.data` when they are more than `limit` bytes.
 
-    Both files are written beside their targets first and take their names only when complete.
+    Files take their names only when complete. The data file is named after what is in it, so that the model that
+    was at `path` before keeps its own until the new one takes its place: in one step, whenever we are stopped.
 
     Raises:
         UsageError: `path` is the file that the model was loaded from, or cannot be written.
     """
     path = Path(path)
-    target = path.with_name(f"{path.name}.data")
-    _refuse_own_files(model, (path, target))
     external = _tensor_bytes(model) > limit
+    data = path.with_name(f"{path.name}.{digest(model)[:_DIGITS]}.data") if external else None
+    _refuse_own_files(model, (path, data) if data else (path,))
     with _writing(path) as folder:
-        if external:
-            ir.save(model, folder / path.name, external_data=target.name)
+        if data:
+            ir.save(model, folder / path.name, external_data=data.name)
         else:
             (folder / path.name).write_bytes(serialize(model))
+    _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])
 
 
 def copy(model: ir.Model, path: str | Path) -> None:
@@ -114,30 +117,56 @@ def write_bytes(path: Path, data: bytes) -> None:
         (folder / path.name).write_bytes(data)
 
 
+def check_folder(file: Path, where: str) -> None:
+    """Say before the work, not after it, that `file` could not be written.
+
+    Raises:
+        UsageError: there is no such folder, or nothing may be written there.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UsageError("the folder does not exist", where=where, hint="make it first")
+    if not os.access(folder, os.W_OK):
+        raise UsageError("the folder may not be written to", where=where, hint="choose another place for it")
+
+
 def digest(model: str | Path | ir.Model) -> str:
     """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
-    if not isinstance(model, ir.Model):
-        total = hashlib.sha256()
-        for file in _files(model):
-            with file.open("rb") as stream:
-                while chunk := stream.read(2**20):
-                    total.update(chunk)
-        return total.hexdigest()
-    if _tensor_bytes(model) <= INLINE_LIMIT:
-        return hashlib.sha256(serialize(model)).hexdigest()
-    total = hashlib.sha256(_without_tensors(model).SerializeToString(deterministic=True))
-    for tensor in _initializer_tensors(model):
-        total.update(tensor.tobytes())
-    return total.hexdigest()
+    return identity(model)[0]
 
 
 def size(model: str | Path | ir.Model) -> int:
     """Bytes on disk: of a file with the data files it names, or those a model would take."""
     if not isinstance(model, ir.Model):
         return sum(file.stat().st_size for file in _files(model))
-    if _tensor_bytes(model) <= INLINE_LIMIT:
+    if fits_message(model):
         return int(to_proto(model).ByteSize())
     return int(_without_tensors(model).ByteSize()) + _tensor_bytes(model)
+
+
+def identity(model: str | Path | ir.Model) -> tuple[str, int]:
+    """`digest` and `size` at once: what takes time is common to both."""
+    total = hashlib.sha256()
+    if not isinstance(model, ir.Model):
+        files = _files(model)
+        for file in files:
+            with file.open("rb") as stream:
+                while chunk := stream.read(2**20):
+                    total.update(chunk)
+        return total.hexdigest(), sum(file.stat().st_size for file in files)
+    if fits_message(model):
+        data = serialize(model)
+        return hashlib.sha256(data).hexdigest(), len(data)
+    skeleton = _without_tensors(model).SerializeToString(deterministic=True)
+    total.update(skeleton)
+    for tensor in _initializer_tensors(model):
+        total.update(tensor.tobytes())
+    return total.hexdigest(), len(skeleton) + _tensor_bytes(model)
+
+
+def fits_message(model: ir.Model) -> bool:
+    """Whether all its tensors fit into one protobuf message."""
+    return _tensor_bytes(model) <= INLINE_LIMIT
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -326,37 +355,21 @@ def _writing(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder)
             # The data file goes first: a model is never there without its data.
-            written = sorted(Path(folder).iterdir(), reverse=True)
-            _replace(Path(folder), {file: path.parent / file.name for file in written})
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                _sync(file)
+                os.replace(file, path.parent / file.name)
     except OSError as error:
         hint = "choose another place for it" if path.parent.is_dir() else "make its folder first"
         raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
 
 
-def _replace(folder: Path, moves: dict[Path, Path]) -> None:
-    """Move complete files to their targets, all or none: when one cannot be moved, those before it are undone."""
-    for written in moves:
-        _sync(written)
-    undo: list[tuple[Path | None, Path]] = []
-    try:
-        for number, (written, target) in enumerate(moves.items()):
-            backup = _keep(target, folder / f"backup-{number}") if len(moves) > 1 and target.exists() else None
-            os.replace(written, target)
-            undo.append((backup, target))
-    except OSError:
-        for backup, target in reversed(undo):
+def _drop_data(path: Path, keep: list[Path | None]) -> None:
+    """Remove data files that earlier models at `path` had; one that cannot be removed does no harm."""
+    kept = {file.resolve() for file in keep if file}
+    for old in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * _DIGITS}.data"):
+        if old.resolve() not in kept:
             with contextlib.suppress(OSError):
-                os.replace(backup, target) if backup else target.unlink()
-        raise
-
-
-def _keep(file: Path, backup: Path) -> Path:
-    """A second name for `file`; a copy where the file system has no hard links."""
-    try:
-        os.link(file, backup)
-    except OSError:
-        shutil.copyfile(file, backup)
-    return backup
+                old.unlink()
 
 
 def _sync(file: Path) -> None:

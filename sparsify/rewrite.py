@@ -136,6 +136,9 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
 def _value(name: str, option: str, text: str, kind: type) -> Any:
     """`text` as a `kind`: bool, int, float, str, or any class with a `parse(text)` that raises ValueError."""
     try:
@@ -144,7 +147,7 @@ def _value(name: str, option: str, text: str, kind: type) -> Any:
         return kind.parse(text) if hasattr(kind, "parse") else kind(text)
     except (ValueError, KeyError) as error:
         raise UsageError(
-            f"`{option}={text}` is not a {kind.__name__}",
+            f"`{option}={text}` is not {_KINDS.get(kind, f'a {kind.__name__}')}",
             where=f"pass `{name}`",
-            hint=str(error) if isinstance(error, ValueError) else "true or false",
+            hint=str(error) if kind not in _KINDS else f"give {_KINDS[kind]}",
         ) from error

@@ -19,16 +19,19 @@ def product(x: F32, weight: F32, bias: F32) -> F64:
     return x.astype(np.float64) @ weight.astype(np.float64) + bias
 
 
-def product_bound(x: F32, weight: F32, bias: F32) -> F64:
-    """Bound on any float32 evaluation of X W + bias, in any order of summation.
+def product_bound(x: F32, weight: F32, *added: F32, factors: int = 0) -> F64:
+    """Bound on any float32 evaluation of X W + added..., in any order of summation.
 
-    A sum of n products has n roundings of products and n - 1 of sums, and one more for the bias:
-    |error| <= gamma_(n+1) (|X| |W| + |bias|) with gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability
-    of Numerical Algorithms, 2nd ed., section 3.1); 1e-37 stands for what underflow may add.
+    A sum of K products has K roundings of products and K - 1 of sums, one more for each term that is added and for
+    each of the `factors`, such as alpha: n in all. |error| <= gamma_n (|X| |W| + |added|...) with
+    gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1);
+    1e-37 stands for what underflow may add.
     """
-    n = weight.shape[0] + 1
+    n = weight.shape[0] + len(added) + factors
     gamma = n * U / (1 - n * U)
-    magnitude = np.abs(x).astype(np.float64) @ np.abs(weight).astype(np.float64) + np.abs(bias)
+    magnitude = np.abs(x).astype(np.float64) @ np.abs(weight).astype(np.float64)
+    for term in added:
+        magnitude = magnitude + np.abs(term)
     return np.asarray(gamma * magnitude + 1e-37)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
+
+from tests.onemodel import session
+from tests.references import product_bound
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -14,24 +16,12 @@ def run(model: ir.Model, **feed) -> list[np.ndarray]:
     """The outputs of `model` in a stock onnxruntime, after onnx's checker has accepted it."""
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, feed)
+    return session(proto, native=False).run(None, feed)
 
 
-def product_bound(x: np.ndarray, w: np.ndarray, *added: np.ndarray) -> np.ndarray:
-    """Bound on the difference of two fp32 evaluations of x w + added..., in any order.
-
-    A sum of n rounded terms is off by at most n * eps/2 * sum|terms| to first order (Higham, "Accuracy and
-    Stability of Numerical Algorithms", section 3.1), factors such as alpha add one rounding each; two
-    evaluations differ by twice that: (K + terms + 2) * eps * sum|terms|.
-    """
-    size = np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64)
-    for term in added:
-        size = size + np.abs(term)
-    return (w.shape[0] + len(added) + 2) * EPS * size
+def difference_bound(x: np.ndarray, w: np.ndarray, *added: np.ndarray) -> np.ndarray:
+    """Bound on the difference of two fp32 evaluations of alpha x w + added..., in any order: both may be off."""
+    return 2 * product_bound(x, w, *added, factors=1)
 
 
 def sparse(rng: np.random.Generator, k: int, n: int, density: float = 0.3) -> np.ndarray:

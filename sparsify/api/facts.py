@@ -19,6 +19,8 @@ from sparsify import kernels, modelio, passes, runtime
 from sparsify.audit import DriftReport
 from sparsify.machine import machine
 
+_LATENCY_S = 15.0  # for timing two whole models; a median over fewer rounds is still one, and has its spread
+
 
 def place() -> dict[str, Any]:
     """The machine and the versions of what ran."""
@@ -36,7 +38,8 @@ def place() -> dict[str, Any]:
 def model(source: str | Path | ir.Model) -> dict[str, Any]:
     """Where a model is, its digest and its bytes."""
     path = None if isinstance(source, ir.Model) else str(source)
-    return {"path": path, "sha256": modelio.digest(source), "bytes": modelio.size(source)}
+    sha256, size = modelio.identity(source)
+    return {"path": path, "sha256": sha256, "bytes": size}
 
 
 def named(source: modelio.Source, loaded: ir.Model) -> str | Path | ir.Model:
@@ -51,7 +54,7 @@ def latency(
     sessions = {
         name: runtime.session(model, threads=threads) for name, model in (("base", base), ("candidate", candidate))
     }
-    timings = runtime.interleave(sessions, list(map(dict, feeds)))
+    timings = runtime.interleave(sessions, list(map(dict, feeds)), limit_s=_LATENCY_S)
     speedup = timings["base"].median_ms / timings["candidate"].median_ms
     measured_on = "data" if real else "synthetic inputs"
     return {**{name: t.to_dict() for name, t in timings.items()}, "speedup": speedup, "measured_on": measured_on}
@@ -89,13 +92,14 @@ def summary(
     return f"{reason}{faster}{judged}"
 
 
-def stamp(
-    model: ir.Model, *, source: str | Path | ir.Model, pipeline: str, budgets: Sequence[Any], drift: DriftReport | None
-) -> None:
-    """Write into the model what made it. Only what is the same in every run: no date, no time measured."""
+def stamp(model: ir.Model, *, source: str, pipeline: str, budgets: Sequence[Any], drift: DriftReport | None) -> None:
+    """Write into the model what made it. Only what is the same in every run: no date, no time measured.
+
+    `source` is the sha256 of what it was made from.
+    """
     facts = {
         "version": sparsify.__version__,
-        "source": f"sha256:{modelio.digest(source)}",
+        "source": f"sha256:{source}",
         "pipeline": pipeline,
         "budget": " ".join(map(str, budgets)),
         "drift": "" if drift is None else _drift_text(drift),

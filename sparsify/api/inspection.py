@@ -89,7 +89,7 @@ def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
 
 
 def _speedup(row: dict[str, Any]) -> float | None:
-    if row["dense_ms"] is None or not row["rewritten_ms"]:
+    if row["decision"] == nodes.LEFT or row["dense_ms"] is None or not row["rewritten_ms"]:
         return None
     return float(row["dense_ms"] / row["rewritten_ms"])
 
@@ -100,9 +100,9 @@ def _facts(base: ir.Model, source: Source) -> dict[str, Any]:
     total = sum(v.const_value.size for g in base.graphs() for v in g.initializers.values() if v.const_value is not None)
     return {
         **facts.model(facts.named(source, base)),
-        "nodes": sum(1 for _ in graph.nodes(base)),
+        "nodes": sum(1 for _ in ops.model_nodes(base)),
         "linear": len(layers),
-        "sparse": sum(1 for node in graph.nodes(base) if ops.operator_of(node) is not None),
+        "sparse": sum(1 for node in ops.model_nodes(base) if ops.operator_of(node) is not None),
         "linear_share": sum(weights.values()) / total if total else None,
         "opset": base.opset_imports.get(""),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def optimize(
     Args:
         model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; never changed.
         data: a `.npz` file, a folder or glob of them, a feed or a list of feeds. Half of the samples calibrate, the
-            other half judge. Without data nothing is said about drift.
+            other half judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
         budget: what the drift must keep to, such as "cosine>=0.99"; needs data.
         level: 0 to 3; 2 if not given, 3 if there is data.
         passes: a pipeline instead of a level.
@@ -104,7 +104,7 @@ def optimize(
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
     base = modelio.load(model)
     samples = None if data is None else read(data, base)
-    calibration, held_out = ([], []) if samples is None else feeds.split(samples, seed, base.graph.inputs)
+    calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
 
     candidate = modelio.load(base)
@@ -121,7 +121,7 @@ def optimize(
     latency = None
     talk = progress or silence
     if changed and sample is not None:
-        talk(1, 1, "time both models")
+        talk(0, 1, "time both models")
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
         if samples and latency["speedup"] <= 1 and _promises_speed(pipeline):
@@ -140,11 +140,13 @@ def optimize(
             threads=threads,
             progress=lambda what, done, total: talk(done, total, f"audit {what}"),
         )
+        drift = replace(drift, notes=(*note, *drift.notes))
+    origin = facts.model(facts.named(model, base))
     if changed:
-        facts.stamp(result, source=facts.named(model, base), pipeline=str(pipeline), budgets=budgets, drift=drift)
+        facts.stamp(result, source=origin["sha256"], pipeline=str(pipeline), budgets=budgets, drift=drift)
     return _result(
         model=result,
-        source=facts.named(model, base),
+        base=origin,
         changed=changed,
         reason=reason,
         drift=drift,
@@ -174,6 +176,19 @@ def _pipeline(
         given = parse(passes) if isinstance(passes, str) else tuple(passes)
         chosen = levels.with_settings(given, threads=threads, rows=rows)
     return Pipeline(chosen)
+
+
+def _divide(samples: list[Feed], seed: int, model: ir.Model) -> tuple[list[Feed], list[Feed], tuple[str, ...]]:
+    """Samples to calibrate with, others to judge by, and what a reader must know of that.
+
+    What cannot be divided judges, and calibrates nothing: numbers from data that was fitted to would be worthless.
+    """
+    if not samples:
+        return [], [], ()
+    try:
+        return *feeds.split(samples, seed, model.graph.inputs), ()
+    except feeds.IndivisibleError as error:
+        return [], samples, (f"{error.what}: it judged, and nothing was calibrated",)
 
 
 def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
@@ -211,7 +226,7 @@ def _promises_speed(pipeline: Pipeline) -> bool:
 def _result(
     *,
     model: ir.Model,
-    source: str | Path | ir.Model,
+    base: dict[str, Any],
     changed: bool,
     reason: str,
     drift: DriftReport | None,
@@ -219,7 +234,6 @@ def _result(
     **measured: Any,
 ) -> Result:
     accepted = drift is None or bool(drift)
-    base = facts.model(source)
     candidate = facts.model(model) if changed else {**base, "path": None}
     latency = measured["latency"] if changed else None
     told = None if drift is None else facts.drift(drift)

@@ -27,7 +27,7 @@ def InferenceSession(
 ) -> onnxruntime.InferenceSession:
     """An `onnxruntime.InferenceSession`, and nothing else, with our kernels registered; arguments are the same.
 
-    `sess_options`, when given, has the kernels registered on it: do not call `register` on it too.
+    `sess_options`, when given, has the kernels registered on it, as by `register`; twice does no harm.
     """
     options = sess_options if sess_options is not None else onnxruntime.SessionOptions()
     register(options)

@@ -122,12 +122,15 @@ class _Drift:
             return [f"`{self.name}` was skipped: it is not a tensor"]
         if not measured:
             return [f"`{self.name}` was skipped: it is empty"]
+        found = []
+        if same := int(sum(s[:, Sum.LEFT_OUT].sum() for s in self._samples)):
+            found.append(f"`{self.name}`: {same} of {self.size} elements are NaN or infinite in both and were left out")
         count = sum(len(s) for s in self._samples)
         if count == 1:
-            return [f"`{self.name}`: one sample, so the bounds are the value itself and say nothing of others"]
-        if count < FEW_SAMPLES:
-            return [f"`{self.name}`: {count} samples, so the intervals are too narrow"]
-        return []
+            found.append(f"`{self.name}`: one sample, so the bounds are the value itself and say nothing of others")
+        elif count < FEW_SAMPLES:
+            found.append(f"`{self.name}`: {count} samples, so the intervals are too narrow")
+        return found
 
 
 def _compare(old: Session, new: Session, feed: Feed, drifts: dict[str, _Drift]) -> None:

@@ -62,6 +62,7 @@ class Sum(IntEnum):
     MATCHES = 7  # equal elements
     SIZE = 8
     MISMATCHES = 9  # elements that are NaN or infinite in one, or differently so
+    LEFT_OUT = 10  # elements that are NaN or infinite in both, and the same
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def sums(base: Array, candidate: Array, samples: int) -> Floats:
             hits = (base.argmax(-1) == candidate.argmax(-1)) & ~bad.any(-1)
             found[:, Sum.HITS] = hits.reshape(samples, -1).sum(axis=1)
             found[:, Sum.ROWS] = hits.size // samples
+        found[:, Sum.LEFT_OUT] = (~np.isfinite(base) & ~bad).reshape(samples, -1).sum(axis=1)
         b, c, bad = b.reshape(samples, -1), c.reshape(samples, -1), bad.reshape(samples, -1)
         d = c - b
         found[:, Sum.MATCHES] = ((d == 0) & ~bad).sum(axis=1)

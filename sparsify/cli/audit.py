@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 from sparsify.errors import ExitStatus
 
@@ -26,15 +25,15 @@ def run(
     quiet: options.Quiet = False,
 ) -> int:
     """Measure how far a model has drifted from another, and whether that is allowed."""
-    for file in reports or []:
-        report.check(file)
+    from sparsify import api
+
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(
             base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
         )
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)
     if not found["accepted"]:
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
         return int(ExitStatus.REFUSED)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 
 
@@ -22,12 +21,12 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure latency and size of models side by side: interleaved, in one process."""
-    for file in reports or []:
-        report.check(file)
+    from sparsify import api
+
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.compare(
             models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
         )
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sparsify import api
 from sparsify.cli import options, talk
 
 
 def run(quiet: options.Quiet = False) -> None:
     """Say what will run on this machine, and how fast."""
+    from sparsify import api
+
     with talk.progress(quiet=quiet) as listener:
         listener(0, 1, "measure")
         found = api.examine()

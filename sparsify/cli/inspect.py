@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 
 
@@ -14,10 +13,10 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what is prunable, what already is sparse, and what would be gained."""
-    for file in reports or []:
-        report.check(file)
+    from sparsify import api
+
+    talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.inspect(model, threads=threads, rows=rows, progress=listener)
     talk.show(found)
-    for file in reports or []:
-        report.write(found, file)
+    talk.write(found, reports)

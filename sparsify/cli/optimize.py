@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsify import api, report
 from sparsify.cli import options, talk
 from sparsify.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from sparsify import api
 
 
 def run(
@@ -51,8 +53,9 @@ def run(
     ] = None,
 ) -> int:
     """Make a model faster, and say what that did to its answers."""
-    for file in reports or []:
-        report.check(file)
+    from sparsify import api
+
+    talk.check(reports)
     place = out or _default_out(model)
     _check_place(Path(model), place)
     with talk.progress(quiet=quiet) as listener:
@@ -73,8 +76,8 @@ def run(
     refused = not result.accepted or (strict and not result.changed)
     if not refused:
         result.save(place)
-    for file in reports or []:
-        report.write(result.report, file)
+        result.report["candidate"]["path"] = str(place)
+    talk.write(result.report, reports)
     if refused:
         talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
         return int(ExitStatus.REFUSED)
@@ -89,12 +92,13 @@ def _default_out(model: str) -> Path:
 
 def _check_place(model: Path, place: Path) -> None:
     """Say before the work, not after it, that the result could not be written."""
+    from sparsify import modelio
+
     if place.exists() and model.exists() and place.samefile(model):
         raise UsageError("this would overwrite the input", where=f"-o {place}", hint="choose another name")
     if place.is_dir():
         raise UsageError("this is a folder", where=f"-o {place}", hint="name a file in it")
-    if not place.absolute().parent.is_dir():
-        raise UsageError("the folder does not exist", where=f"-o {place}", hint="make it first")
+    modelio.check_folder(place, f"-o {place}")
 
 
 def _way_out(result: api.Result) -> str:

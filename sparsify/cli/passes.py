@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
-from sparsify import passes as registry
 from sparsify.cli import talk
-from sparsify.report import Table
-from sparsify.rewrite import Pass
+
+if TYPE_CHECKING:
+    from sparsify.rewrite import Pass
 
 
 def run(
@@ -20,6 +20,9 @@ def run(
     ] = None,
 ) -> None:
     """List the passes, or explain one."""
+    from sparsify import passes as registry
+    from sparsify.report import Table
+
     if name is None:
         rows = [(each, _summary(registry.resolve(each))) for each in registry.PASSES]
         talk.show_table(Table("Passes", ("name", "what it does"), tuple(rows)))

@@ -1,18 +1,19 @@
-"""Talk on stderr: messages and progress."""
+"""Talk on stderr: messages and progress. What is slow to import is imported when there is something to show."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
-from sparsify import report as reports
-from sparsify.pipeline.run import Progress as Listener
-from sparsify.pipeline.run import silence
+    from sparsify.report import Report, Table
 
+Listener = Callable[[int, int, str], None]  # steps done, steps in all, what is under way
 PLAIN_WIDTH = 100  # columns of tables where there is no terminal to ask
 
 
@@ -27,28 +28,59 @@ def say(text: str, *, quiet: bool) -> None:
         print(text, file=sys.stderr)
 
 
-def show(report: reports.Report) -> None:
+def check(files: Sequence[Path] | None) -> None:
+    """Refuse report files that could not be written, before any work is done."""
+    from sparsify import report as reports
+
+    for file in files or ():
+        reports.check(file)
+
+
+def show(report: Report) -> None:
     """Print a report's tables on stdout."""
+    from sparsify import report as reports
+
     reports.show(report, _console())
 
 
-def show_table(table: reports.Table) -> None:
+def write(report: Report, files: Sequence[Path] | None) -> None:
+    """Write a report into each of the files."""
+    from sparsify import report as reports
+
+    for file in files or ():
+        reports.write(report, file)
+
+
+def show_table(table: Table) -> None:
     """Print one table on stdout."""
-    _console().print(reports.drawn(table))
+    from sparsify import report as reports
+
+    console = _console()
+    console.print(reports.drawn(table, console.width))
 
 
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Listener]:
     """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield silence
+        yield _silence
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("load", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
+def _silence(done: int, total: int, what: str) -> None:
+    """Tell nobody."""
+
+
 def _console() -> Console:
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)

@@ -1,6 +1,7 @@
 """The native library: where it is, what it can run on this CPU, and how a session gets it.
 
-`SPARSIFY_ISA` forces a lower ISA path (`scalar`, `avx512`, ...; see `isas()`), for tests and comparisons.
+`SPARSIFY_ISA` forces a lower ISA path (`scalar`, `avx2`, ...; see `isas()`), for tests and comparisons. On x86 the
+paths are avx512_vbmi, avx512_vnni, avx512, avx2_vnni and avx2, on 64-bit Arm neon_dotprod and neon: docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 ISA_VARIABLE = "SPARSIFY_ISA"
+_REGISTERED = "sparsify.registered"  # an entry of SessionOptions; onnxruntime ignores those that it does not know
 _NAMES = ("libsparsify_kernels.so", "libsparsify_kernels.dylib", "sparsify_kernels.dll")
 
 
@@ -66,10 +68,21 @@ def register(options: onnxruntime.SessionOptions) -> bool:
     """Let a session with `options` run `ai.sparsify` operators on the native kernels.
 
     Nothing is registered, and False returned, where only the scalar reference could run and it was not
-    forced: the functions in the model, on onnxruntime's own kernels, are faster than it.
+    forced: the functions in the model, on onnxruntime's own kernels, are faster than it. Every other path has
+    fp32 and int8 kernels of its own. Options that have the kernels already are left as they are: onnxruntime
+    refuses a domain that is registered twice.
     """
     chosen = isa()
     if chosen is None or (chosen == "scalar" and not os.environ.get(ISA_VARIABLE)):
         return False
-    options.register_custom_ops_library(str(library_path()))
+    if not _has_entry(options, _REGISTERED):
+        options.register_custom_ops_library(str(library_path()))
+        options.add_session_config_entry(_REGISTERED, "1")
     return True
+
+
+def _has_entry(options: onnxruntime.SessionOptions, key: str) -> bool:
+    try:
+        return bool(options.get_session_config_entry(key))
+    except RuntimeError:  # how onnxruntime says that there is none
+        return False

@@ -14,14 +14,17 @@ namespace {
 
 #if defined(SPARSIFY_X86)
 
-// AVX-VNNI: CPUID leaf 7, subleaf 1, EAX bit 4. Compilers before GCC 11 and Clang 12 do not know its name. It has no
-// operating system state beyond AVX's, which the probe of avx2 covers.
+// AVX-VNNI: CPUID leaf 7, subleaf 1, EAX bit 4. Compilers before GCC 11 and Clang 12 do not know its name, nor the
+// instructions: then there is no such path. It has no operating system state beyond AVX's, which avx2 covers.
 bool has_avx_vnni() {
 #if defined(SPARSIFY_AVX_VNNI_AS_AVX512)  // tests: the kernel is compiled to the same instruction of AVX-512
-  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl")) return true;
-#endif
+  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl");
+#elif defined(SPARSIFY_AVX_VNNI)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+#else
+  return false;
+#endif
 }
 
 std::vector<Isa> probe() {

@@ -2,7 +2,7 @@
 //
 // Without VBMI a permute reaches 16 inputs only. A block of 16 then costs at least one step however few non-zeros it
 // has, and unstructured weights need two steps from 75 % down; panels cost an FMA a non-zero. Counted in vector
-// instructions for 16 inputs, 8 columns and a row at AVX2, weights balanced over 64 inputs (measured in docs/kernels.md):
+// instructions for 16 inputs, 8 columns and a row at AVX2, weights balanced over 64 inputs (docs/kernels.md measures):
 //
 //   sparsity                   50 %   75 %   87.5 %   93.75 %
 //   vpshufb, vpmaddubsw ...      12      8        6         4
@@ -29,9 +29,10 @@ class Int8Choice final : public Product {
       : permute_(w, epilogue), permute_cost_(permute_.instructions_a_row()) {
     int64_t fullest = 0;
     for (int64_t c = 0; c < w.n; ++c) fullest = std::max(fullest, w.start[c + 1] - w.start[c]);
-    // A chunk's partial sums are loaded and stored once for each block of 128 inputs: as two non-zeros.
+    // A chunk's partial sums are loaded and stored once for each block: as two non-zeros.
     panel_steps_ = static_cast<double>(w.nnz() + 2 * w.n * ((w.k + 127) / 128));
-    if (fullest <= Panels::kMostExact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
+    const bool exact = fullest <= Panels::kMostExact;
+    if (exact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
   }
 
   void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
@@ -44,12 +45,14 @@ class Int8Choice final : public Product {
  private:
   using Panels = Panel<V, true>;
 
-  static constexpr int64_t kOverhead = 3;  // broadcast, address and loop, per non-zero and panel
+  // Broadcast, address and loop of a non-zero take the time of so many FMAs of a full panel (Zen 4).
+  static constexpr int64_t kOverhead = 5;
 
   bool panels_win(int64_t rows) const {
     const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;
     const int64_t registers = (rows + V::kLanes - 1) / V::kLanes;
-    return static_cast<double>(registers + kOverhead * panels) * panel_steps_ < static_cast<double>(rows) * permute_cost_;
+    const double panel_cost = static_cast<double>(registers + kOverhead * panels) * panel_steps_;
+    return panel_cost < static_cast<double>(rows) * permute_cost_;
   }
 
   P permute_;

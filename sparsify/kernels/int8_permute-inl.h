@@ -70,7 +70,7 @@ class Int8Permute final : public Product {
 
  private:
   static constexpr int64_t kTaskRows = 128;
-  static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 512 KB
+  static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with a task's rows and outputs, half an L2 of 512 KB
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
 
   // sum[r] += row r of q times the group whose codes and weights these are.

@@ -10,8 +10,8 @@
 // A block with a column of more than 44 non-zeros takes 16 plain steps instead, without positions (kDense):
 // a step with its permute costs 1.35 plain ones (measured on Zen 4), so 12 steps are the break-even.
 //
-// Overflow: |sum| <= nnz(column) * 255 * 127 < 2^31 while a column holds no more than 66,311 non-zeros; the op
-// layer refuses more. K tails read zeros that quantisation put behind the row; N tails multiply by zero weights and
+// Overflow: |sum| <= nnz(column) * 255 * 128 < 2^31 while a column holds no more than kMostInColumn non-zeros; decode
+// refuses more. K tails read zeros that quantisation put behind the row; N tails multiply by zero weights and
 // are masked when stored.
 #include <immintrin.h>
 

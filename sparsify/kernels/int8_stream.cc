@@ -1,6 +1,7 @@
 #include "int8_stream.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 namespace sparsify {
@@ -32,7 +33,7 @@ void add_in_pairs(const Csc<int8_t>& w, int64_t first, int64_t last, int64_t blo
     for (; at > 0 && w.value[order[at - 1]] > w.value[i]; --at) order[at] = order[at - 1];
     order[at] = i;
   }
-  const auto add = [&](int64_t i) { out->add(w.row[i] % block, w.value[i]); };
+  const auto add = [&](int64_t i) { out->add(w.row[i] & (block - 1), w.value[i]); };
   int64_t low = 0, high = n - 1;
   while (low < high) {
     const int smallest = w.value[order[low]], largest = w.value[order[high]];
@@ -47,14 +48,17 @@ void add_in_pairs(const Csc<int8_t>& w, int64_t first, int64_t last, int64_t blo
   if (low == high) add(order[low]);
 }
 
-Slots slots_of(const Csc<int8_t>& w, int64_t first, int64_t last, const Int8Layout& layout) {
-  Slots slots;
-  if (layout.pairs_in_16_bits) {
-    add_in_pairs(w, first, last, layout.block, &slots);
-  } else {
-    for (int64_t i = first; i < last; ++i) slots.add(w.row[i] % layout.block, w.value[i]);
-  }
-  return slots;
+// Any two weights within +-64 make a pair that fits.
+bool all_small(const Csc<int8_t>& w, int64_t first, int64_t last) {
+  int largest = 0;
+  for (int64_t i = first; i < last; ++i) largest = std::max(largest, std::abs(static_cast<int>(w.value[i])));
+  return largest <= 64;
+}
+
+void fill_slots(const Csc<int8_t>& w, int64_t first, int64_t last, const Int8Layout& layout, Slots* out) {
+  out->count = 0;
+  if (layout.pairs_in_16_bits && !all_small(w, first, last)) return add_in_pairs(w, first, last, layout.block, out);
+  for (int64_t i = first; i < last; ++i) out->add(w.row[i] & (layout.block - 1), w.value[i]);
 }
 
 // Bit i: the inputs 4i to 4i + 3 of this block hold a pair that does not fit 16 bits.
@@ -67,15 +71,18 @@ uint8_t unfit_quads(const Csc<int8_t>& w, int64_t first, int64_t last) {
   return static_cast<uint8_t>(unfit);
 }
 
-// Calls visit(column, block, first non-zero, one past the last) for every column and block that has any.
+// Calls visit(column, index of its group and block in `code`, first non-zero, one past the last) for every column and
+// block that has any.
 template <class Visit>
-void each_block(const Csc<int8_t>& w, int64_t block_size, Visit visit) {
+void each_block(const Csc<int8_t>& w, const Int8Stream& stream, Visit visit) {
+  const int shift = __builtin_ctzll(static_cast<unsigned long long>(stream.layout.block));
   for (int64_t c = 0; c < w.n; ++c) {
+    const int64_t group = c / stream.layout.columns * stream.blocks;
     int64_t i = w.start[c];
     while (i < w.start[c + 1]) {
-      const int64_t block = w.row[i] / block_size, first = i;
-      while (i < w.start[c + 1] && w.row[i] < (block + 1) * block_size) ++i;
-      visit(c, block, first, i);
+      const int64_t block = w.row[i] >> shift, first = i, end = (block + 1) << shift;
+      while (i < w.start[c + 1] && w.row[i] < end) ++i;
+      visit(c, group + block, first, i);
     }
   }
 }
@@ -83,18 +90,32 @@ void each_block(const Csc<int8_t>& w, int64_t block_size, Visit visit) {
 void choose_codes(const Csc<int8_t>& w, Int8Stream* out) {
   const Int8Layout& layout = out->layout;
   std::vector<uint8_t> twice(static_cast<size_t>(out->groups * out->blocks));
+  const auto raise = [&](int64_t at, int64_t slots) {
+    out->code[at] = static_cast<uint8_t>(std::max<int64_t>(out->code[at], (slots + 3) / 4));
+  };
+  // Plain, where the permute steps counted so far cost as much; what is plain stays so: kPlain is a large number.
+  const auto settle = [&] {
+    for (size_t at = 0; at < twice.size(); ++at) {
+      const auto plain_steps = static_cast<int>(layout.block / 4) + __builtin_popcount(twice[at]);
+      const bool plain = out->code[at] * layout.permute_cost >= plain_steps * layout.plain_cost;
+      if (plain) out->code[at] = Int8Stream::kPlain | twice[at];
+    }
+  };
   out->code.assign(static_cast<size_t>(out->groups * out->blocks), 0);
-  each_block(w, layout.block, [&](int64_t c, int64_t block, int64_t first, int64_t last) {
-    const int64_t at = c / layout.columns * out->blocks + block;
-    const int slots = layout.pairs_in_16_bits ? slots_of(w, first, last, layout).count : static_cast<int>(last - first);
-    out->code[at] = static_cast<uint8_t>(std::max<int>(out->code[at], (slots + 3) / 4));
+  each_block(w, *out, [&](int64_t, int64_t at, int64_t first, int64_t last) {
+    raise(at, last - first);
     if (layout.pairs_in_16_bits) twice[at] |= unfit_quads(w, first, last);
   });
-  for (size_t at = 0; at < twice.size(); ++at) {
-    const auto plain_steps = static_cast<int>(layout.block / 4) + __builtin_popcount(twice[at]);
-    const bool plain = out->code[at] * layout.permute_cost >= plain_steps * layout.plain_cost;
-    if (plain) out->code[at] = Int8Stream::kPlain | twice[at];
-  }
+  settle();
+  if (!layout.pairs_in_16_bits) return;
+  // Slots that stay empty beside a weight that fits no other: only blocks still in question need them counted.
+  Slots slots;
+  each_block(w, *out, [&](int64_t, int64_t at, int64_t first, int64_t last) {
+    if ((out->code[at] & Int8Stream::kPlain) != 0 || all_small(w, first, last)) return;
+    fill_slots(w, first, last, layout, &slots);
+    raise(at, slots.count);
+  });
+  settle();
 }
 
 // [groups * blocks + 1]: where each block starts in `bytes`.
@@ -113,7 +134,7 @@ std::vector<int64_t> block_offsets(const Int8Stream& stream) {
 void write_plain(const Csc<int8_t>& w, int64_t first, int64_t last, int64_t block, uint8_t twice, int64_t width,
                  uint8_t* lane) {
   for (int64_t i = first; i < last; ++i) {
-    const auto position = static_cast<unsigned>(w.row[i] % block), quad = position / 4;
+    const auto position = static_cast<unsigned>(w.row[i] & (block - 1)), quad = position / 4;
     uint8_t* byte = lane + (quad + __builtin_popcount(twice & ((1u << quad) - 1))) * width + position % 4;
     const bool split = quad < 4 && (twice >> quad & 1) != 0;
     const int half = split ? w.value[i] / 2 : 0;
@@ -165,14 +186,15 @@ Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8L
   out.bytes = aligned<uint8_t>(out.offset.back());
   std::memset(out.bytes.get(), 0, static_cast<size_t>(out.offset.back()));
   const int64_t width = 4 * layout.columns;
-  each_block(w, layout.block, [&](int64_t c, int64_t block, int64_t first, int64_t last) {
-    const int64_t at = c / layout.columns * out.blocks + block;
+  Slots slots;
+  each_block(w, out, [&](int64_t c, int64_t at, int64_t first, int64_t last) {
     uint8_t* lane = out.bytes.get() + offset[at] + c % layout.columns * 4;
     const uint8_t code = out.code[at];
     if ((code & Int8Stream::kPlain) != 0) {
       write_plain(w, first, last, layout.block, code & 15, width, lane);
     } else {
-      write_permuted(slots_of(w, first, last, layout), width, lane);
+      fill_slots(w, first, last, layout, &slots);
+      write_permuted(slots, width, lane);
     }
   });
   return out;

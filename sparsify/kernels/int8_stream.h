@@ -25,8 +25,8 @@ struct Int8Layout {
   int plain_cost;
   // The kernel sums the products of bytes 2j and 2j + 1 in 16 bits (vpmaddubsw, which saturates). Then no pair may
   // leave them: with activations up to 255 that is so when its positive weights sum to at most 128, and its negative
-  // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so, and a plain step that cannot is two:
-  // w / 2 rounded to zero, at most 64, and the rest, at most 64. Only for blocks of 16.
+  // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so; a plain step that has
+  // another pair is two: w / 2 rounded to zero, within +-64, and the rest, within +-64. Only for blocks of 16.
   bool pairs_in_16_bits;
 };
 

@@ -5,12 +5,14 @@
 // weights cost what their non-zeros cost. AVX2: 8 sums, the weight and a memory operand: FMA ports (two a cycle) and
 // load ports (two a cycle) are both full. NEON: 16 sums of 32 registers, a load (half an LDP) an FMA.
 //
-// Rounding, float: one FMA a non-zero in order of k, |error| <= (nnz + 1) u sum |x w| with u = 2^-24.
+// Rounding, float: one FMA a non-zero and, with few rows, sums of up to 4 chains of them. In a block of n non-zeros no
+// product passes more than n roundings (n / 4 FMAs, n mod 4 more in the first chain, 3 sums; below 4 the chains are
+// empty and adding 0 is exact): |error| <= gamma_(nnz + 1) sum |x w|, as in any order of summation.
 //
 // int8 (kInteger): the panel holds q - z, integers within +-255, as floats. Sums of at most kMostExact products with
 // weights within +-128 stay within 2^24: every FMA is exact and the sum is the integer sum((q - z) w) that the
-// definition asks for. Where there is no dot product instruction an FMA does as many products as vpmaddubsw, vpmaddwd
-// and vpaddd together do in 24 of 32 lanes, and it needs no permute: see int8_choice-inl.h.
+// definition asks for. An FMA does three quarters of the products that vpmaddubsw, vpmaddwd and vpaddd do per
+// instruction, and it needs no permute: see int8_choice-inl.h.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +28,7 @@ namespace sparsify {
 template <class V, bool kInteger>
 class Panel final : public Product {
   static constexpr int kLanes = V::kLanes;
-  static constexpr int64_t kTokens = PanelWeights::kTokens, kBlock = PanelWeights::kBlock;
-  static constexpr int64_t kChunk = PanelWeights::kChunk;
+  static constexpr int64_t kTokens = PanelWeights::kTokens, kChunk = PanelWeights::kChunk;
   using Weight = std::conditional_t<kInteger, int8_t, float>;
 
  public:
@@ -46,7 +47,8 @@ class Panel final : public Product {
       float* header = memory + p * size;
       const float* from = x + p * kTokens * weights_.k;
       for (int64_t m = 0; m < rows_of(p); m += kLanes) {
-        fill(from + m * weights_.k, std::min<int64_t>(kLanes, rows_of(p) - m), round_up(rows_of(p), kLanes), header + m);
+        const int64_t some = std::min<int64_t>(kLanes, rows_of(p) - m);
+        fill(from + m * weights_.k, some, round_up(rows_of(p), kLanes), header + m);
       }
     });
     // A task is all panels of one chunk: its weights stay in cache.
@@ -60,8 +62,8 @@ class Panel final : public Product {
   int64_t bytes() const override { return weights_.size(); }
 
  private:
-  // Up to kLanes rows of x to lanes 0 to kLanes - 1 behind `header`, in a panel of `lanes` lanes. The header gets, float:
-  // 0, or NaN for a row with a NaN or an infinity, which a dense product would meet as 0 * infinity; int8: s.
+  // Up to kLanes rows of x to lanes 0 to kLanes - 1 behind `header`, in a panel of `lanes` lanes. The header gets for
+  // floats 0, or NaN for a row with a NaN or an infinity, which a dense product would meet as 0 * infinity; for int8 s.
   void fill(const float* x, int64_t rows, int64_t lanes, float* header) const {
     const int64_t k = weights_.k;
     RowScale scale[kLanes] = {};
@@ -94,25 +96,40 @@ class Panel final : public Product {
     return V::max(V::set(low), V::min(V::set(low + 255.0f), rounded));
   }
 
+  // total[r] += w * x[kLanes r]: one non-zero for R * kLanes tokens.
+  template <int R>
+  static void multiply_add(float w, const float* x, typename V::Float (&total)[R]) {
+    const auto all = V::set(w);
+    for (int r = 0; r < R; ++r) total[r] = V::fma(V::load(x + kLanes * r), all, total[r]);
+  }
+
   // Adds the products of one chunk of columns with a panel of R * kLanes lanes to `sum`.
   template <int R>
   void accumulate(int64_t chunk, const float* panel, float (&sum)[kChunk][kLanes * R]) const {
+    constexpr int kChains = R < 4 ? 4 / R : 1;  // an FMA takes 4 cycles: fewer than 4 in flight would wait
     const float* value = weights_.value.get() + weights_.offset[chunk];
     const uint8_t* row = weights_.row.get() + weights_.offset[chunk];
-    const uint8_t* count = weights_.count.data() + chunk * weights_.blocks * kChunk;
-    for (int64_t block = 0; block < weights_.blocks; ++block, panel += kBlock * kLanes * R) {
-      for (int64_t c = 0; c < kChunk; ++c) {
-        const int nnz = *count++;
-        typename V::Float total[R];
-        for (int r = 0; r < R; ++r) total[r] = V::load(sum[c] + kLanes * r);
-        for (int i = 0; i < nnz; ++i) {
-          const auto w = V::set(value[i]);
-          const float* x = panel + static_cast<int64_t>(row[i]) * kLanes * R;
-          for (int r = 0; r < R; ++r) total[r] = V::fma(V::load(x + kLanes * r), w, total[r]);
+    const PanelWeights::Run* run = weights_.run.get() + chunk * weights_.blocks * kChunk;
+    for (int64_t block = 0; block < weights_.blocks; ++block, panel += weights_.block * kLanes * R) {
+      for (int64_t visit = 0; visit < kChunk; ++visit, ++run) {
+        const int nnz = run->count;
+        float* column = sum[run->column];
+        typename V::Float total[kChains][R];
+        for (int r = 0; r < R; ++r) total[0][r] = V::load(column + kLanes * r);
+        for (int u = 1; u < kChains; ++u) {
+          for (int r = 0; r < R; ++r) total[u][r] = V::set(0.0f);
+        }
+        int i = 0;
+        for (; i + kChains <= nnz; i += kChains) {
+          for (int u = 0; u < kChains; ++u) multiply_add<R>(value[i + u], panel + row[i + u] * kLanes * R, total[u]);
+        }
+        for (; i < nnz; ++i) multiply_add<R>(value[i], panel + row[i] * kLanes * R, total[0]);
+        for (int u = 1; u < kChains; ++u) {
+          for (int r = 0; r < R; ++r) total[0][r] = V::add(total[0][r], total[u][r]);
         }
         value += nnz;
         row += nnz;
-        for (int r = 0; r < R; ++r) V::store(sum[c] + kLanes * r, total[r]);
+        for (int r = 0; r < R; ++r) V::store(column + kLanes * r, total[0][r]);
       }
     }
   }

@@ -1,9 +1,10 @@
-// Weights in the order in which a panel kernel reads them, for any ISA: columns in chunks, inputs in blocks; within a
-// chunk block by block, within that column by column, within that in order of k. Packing only: compiled for no ISA in
-// particular.
+// Weights in the order in which a panel kernel reads them, for any ISA: chunk of columns, block of inputs, column,
+// non-zero. Packing only: compiled for no ISA in particular.
 //
 // A block of a panel, 128 inputs * 64 tokens * 4 bytes = 32 KB, stays in L1 while the 64 columns of a chunk use it;
-// the chunk's partial sums, 64 * 64 * 4 = 16 KB, wait on the stack.
+// where few non-zeros would not pay for taking up a column so often, blocks are of 256. The chunk's partial sums,
+// 64 * 64 * 4 = 16 KB, wait on the stack. Within a chunk and block the columns go by their number of non-zeros: the
+// loop over these then ends unforeseen once for each number, not once for each column.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +16,26 @@
 namespace sparsify {
 
 struct PanelWeights {
-  static constexpr int64_t kTokens = 64, kBlock = 128, kChunk = 64;
+  static constexpr int64_t kTokens = 64, kChunk = 64;
 
-  int64_t k, n, nnz, blocks, chunks;
+  // The non-zeros of one column in one block.
+  struct Run {
+    uint16_t column;  // in its chunk
+    uint16_t count;
+  };
+
+  int64_t k, n, nnz, block, blocks, chunks;
   Aligned<float> value;         // [nnz]
   Aligned<uint8_t> row;         // [nnz] k within its block
-  std::vector<uint8_t> count;   // [chunks, blocks, kChunk] non-zeros of a column in a block, at most 128
+  Aligned<Run> run;             // [chunks, blocks, kChunk]
   std::vector<int64_t> offset;  // [chunks + 1] of a chunk in value and row
   std::vector<float> scale;     // [chunks * kChunk], zeros for float products
   std::vector<float> bias;      // [chunks * kChunk]
 
-  int64_t size() const { return nnz * 5 + static_cast<int64_t>(count.size() + 8 * bias.size()); }
+  int64_t size() const {
+    constexpr auto kRun = static_cast<int64_t>(sizeof(Run)), kFloat = static_cast<int64_t>(sizeof(float));
+    return nnz * (kFloat + 1) + chunks * kChunk * (blocks * kRun + 2 * kFloat);
+  }
 };
 
 // T is float or int8_t.

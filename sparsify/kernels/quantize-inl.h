@@ -46,8 +46,8 @@ inline RowRange range_of(const float* x, int64_t k) {
   return range;
 }
 
-// Writes `stride` bytes, a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become, which
-// only meets weights of zero. kSigned: z is that of s8, and so are the bytes: clip(round(x inverse) + z, -128, 127).
+// Writes `stride` bytes, a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become,
+// which only meets weights of zero. kSigned: z is that of s8, and the bytes are clip(round(x inverse) + z, -128, 127).
 template <class V, bool kSigned>
 inline void fill(const float* x, int64_t k, int64_t stride, const RowScale& row, uint8_t* q) {
   const auto inverse = V::set(row.inverse);

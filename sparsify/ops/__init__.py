@@ -93,6 +93,14 @@ def operator_of(node: ir.Node) -> Operator | None:
     return OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
 
 
+def model_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes of `model`, subgraphs and functions included, but not those that only define our operators."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        if function.domain != DOMAIN:
+            yield from function.all_nodes()
+
+
 def functions(operator: Operator, opset: int) -> dict[ir.OperatorIdentifier, ir.Function]:
     """The model-local functions that define `operator` in a model of ONNX `opset`, helpers included."""
     if opset < operator.min_opset:

@@ -37,6 +37,9 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
             row = found.setdefault(event.node, _blank(event.node))
             row.update({k: _plain(v) for k, v in event.facts.items() if k in _FACTS and v is not None})
             _decide(row, step.name, event)
+    for row in found.values():
+        if row["decision"] == LEFT:
+            row["format"] = None  # it was tried, and is not how the weight is stored
     for name, sparsity in report.restored.items():
         row = found[name]
         row.update(decision=LEFT, sparsity=sparsity, reason=f"{row['reason']}; so its pruning was taken back")
@@ -51,15 +54,21 @@ def gained(report: PipelineReport, table: list[dict[str, Any]]) -> bool:
 
 def refusal_reason(table: list[dict[str, Any]]) -> str:
     """Why nothing was done, in one sentence."""
-    table = [row for row in table if row["shape"]]
-    if not table:
-        return "the model has no linear layer with a constant weight"
-    reasons = [row["reason"] for row in table if row["decision"] == LEFT and row["reason"]]
-    if not reasons:
+    layers = [row for row in table if row["shape"]]
+    if not layers:
+        nothing = "the model has no linear layer with a constant weight"
+        return f"{nothing} of a kind that can be rewritten: {_commonest(table, 'products')}" if table else nothing
+    if not any(row["decision"] == LEFT and row["reason"] for row in layers):
         return "no pass had anything to do"
+    return f"no layer gains: {_commonest(layers, 'layers')}"
+
+
+def _commonest(table: list[dict[str, Any]], things: str) -> str:
+    """The reason that most of `table` were left for, and how many, where there are others."""
+    reasons = [str(row["reason"]) for row in table if row["decision"] == LEFT and row["reason"]]
     commonest = max(dict.fromkeys(reasons), key=reasons.count)
-    others = "" if len(set(reasons)) == 1 else f", for {reasons.count(commonest)} of {len(table)} layers"
-    return f"no layer gains: {commonest}{others}"
+    others = "" if len(set(reasons)) == 1 else f", for {reasons.count(commonest)} of {len(table)} {things}"
+    return commonest + others
 
 
 def _blank(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from sparsify import graph, modelio, runtime
+from sparsify import graph, modelio, ops, runtime
 from sparsify.errors import SparsifyError, UsageError
 from sparsify.pipeline import calibrate, takeback
 from sparsify.pipeline.text import to_text
@@ -102,7 +102,7 @@ class Pipeline:
 
         Raises:
             InputError: the model cannot be run on `sample` as it came.
-            UsageError: `dump_after` names a pass that is not in the pipeline.
+            UsageError: `dump_after` names a pass that is not in the pipeline, or a folder that cannot be made.
             PassError: a pass failed or broke the model.
         """
         if dump_after and dump_after[0] not in {p.name for p in self.passes}:
@@ -110,6 +110,8 @@ class Pipeline:
             raise UsageError(
                 f"pass `{dump_after[0]}` is not in the pipeline", where="--dump-after", hint=f"it runs {names}"
             )
+        if dump_after:
+            _make_folder(dump_after[1])
         report = progress or silence
         report(0, len(self.passes), "verify the input")
         verifier = Verifier(model, sample)
@@ -125,14 +127,16 @@ class Pipeline:
                 report(number, len(self.passes), one.name)
             if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
-            steps.append(_step(one, model, verifier, road=self.passes[:number]))
+            size = steps[-1].bytes[1] if steps else modelio.size(model)
+            steps.append(_step(one, model, verifier, size, road=self.passes[:number]))
             calibrate.forget(model)
             if dump_after and one.name == dump_after[0]:
-                folder = dump_after[1]
-                folder.mkdir(parents=True, exist_ok=True)
-                modelio.save(model, folder / f"{number:02}-{one.name}.onnx")
+                modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
+        restored = {} if keeper is None else keeper.restore(model)
+        if restored:
+            verifier.verify(model)
         report(len(self.passes), len(self.passes), "done")
-        return PipelineReport(str(self), tuple(steps), {} if keeper is None else keeper.restore(model))
+        return PipelineReport(str(self), tuple(steps), restored)
 
 
 def observe_rows(model: ir.Model, sample: Feed) -> None:
@@ -148,8 +152,18 @@ def observe_rows(model: ir.Model, sample: Feed) -> None:
             layer.node.meta["rows"] = _product(shape) // max(layer.shape[0], 1)
 
 
-def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]) -> Step:
-    nodes, size = _count(model), modelio.size(model)
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file has this name" if folder.exists() else str(error.strerror)
+        raise UsageError(
+            f"cannot make the folder: {why}", where=f"--dump-after {folder}", hint="name another"
+        ) from error
+
+
+def _step(one: Pass, model: ir.Model, verifier: Verifier, size: int, road: tuple[Pass, ...]) -> Step:
+    nodes = _count(model)
     start = time.perf_counter()
     try:
         done = cast(Report, one(model))
@@ -173,7 +187,7 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, road: tuple[Pass, ...]
         refusals=done.refusals,
         findings=done.findings,
         nodes=(nodes, _count(model)),
-        bytes=(size, modelio.size(model)),
+        bytes=(size, modelio.size(model) if done.modified else size),
     )
 
 
@@ -192,7 +206,7 @@ def _wants_rows(one: Pass) -> bool:
 
 
 def _count(model: ir.Model) -> int:
-    return sum(1 for _ in graph.nodes(model))
+    return sum(1 for _ in ops.model_nodes(model))
 
 
 def _names(values: Iterable[ir.Value]) -> list[str]:

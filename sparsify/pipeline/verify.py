@@ -39,27 +39,29 @@ class Verifier:
 
     def __init__(self, base: ir.Model, sample: Feed | None) -> None:
         self._sample = sample
+        proto = _message(base)
         try:
-            _check(base)
+            _check(base, proto)
             self._checks = True
         except onnx.checker.ValidationError:
             # onnxruntime runs models that the checker refuses. It cannot be held against the passes.
             self._checks = False
-        self._expected = {} if sample is None else _answers(base, sample)
+        self._expected = {} if sample is None else _answers(base if proto is None else proto, sample)
 
     def verify(self, model: ir.Model) -> None:
         """Raise BrokenModelError where the checker or onnxruntime refuses `model`, or its answers changed in
         name, type or shape, or are no longer finite where they were.
         """
+        proto = _message(model)
         if self._checks:
             try:
-                _check(model)
+                _check(model, proto)
             except onnx.checker.ValidationError as error:
                 raise BrokenModelError(f"onnx.checker refuses the model: {_first_line(error)}") from error
         if self._sample is None:
             return
         try:
-            answers = _answers(model, self._sample)
+            answers = _answers(model if proto is None else proto, self._sample)
         except InputError as error:  # the input could be run: what cannot be run any more is our doing
             raise BrokenModelError(f"onnxruntime cannot run the model: {error.what}") from error
         if list(answers) != list(self._expected):
@@ -78,13 +80,18 @@ def _compare(name: str, expected: Any, answer: Any) -> None:
         raise BrokenModelError(f"output `{name}` is no longer finite")
 
 
-def _answers(model: ir.Model, sample: Feed) -> dict[str, Any]:
+def _message(model: ir.Model) -> onnx.ModelProto | None:
+    """The model as one message, made once for all who look at it; None when it is too large."""
+    return modelio.to_proto(model) if modelio.fits_message(model) else None
+
+
+def _answers(model: modelio.Source, sample: Feed) -> dict[str, Any]:
     return dict(runtime.run(runtime.session(model), dict(sample)))
 
 
-def _check(model: ir.Model) -> None:
-    if modelio.size(model) <= modelio.INLINE_LIMIT:
-        onnx.checker.check_model(modelio.to_proto(model))
+def _check(model: ir.Model, proto: onnx.ModelProto | None) -> None:
+    if proto is not None:
+        onnx.checker.check_model(proto)
         return
     with tempfile.TemporaryDirectory() as folder:  # the checker takes larger models by path only
         path = Path(folder) / "model.onnx"

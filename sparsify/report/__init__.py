@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsify.errors import UsageError
-from sparsify.modelio import write_bytes
+from sparsify.modelio import check_folder, write_bytes
 from sparsify.report import html, junit, markdown
-from sparsify.report.tables import Report, Table, nodes, tables
+from sparsify.report.tables import Report, Table, nodes, notes, tables
 from sparsify.report.terminal import drawn, show
 
-__all__ = ["FORMATS", "Report", "Table", "check", "drawn", "nodes", "show", "tables", "write"]
+__all__ = ["FORMATS", "Report", "Table", "check", "drawn", "nodes", "notes", "show", "tables", "write"]
 
 
 def _json(report: Report) -> str:
@@ -40,8 +40,9 @@ def check(path: Path) -> None:
             where=f"--report {path}",
             hint=f"use one of {', '.join(FORMATS)}",
         )
-    if not path.absolute().parent.is_dir():
-        raise UsageError("the folder does not exist", where=f"--report {path}", hint="make it first")
+    if path.is_dir():
+        raise UsageError("this is a folder", where=f"--report {path}", hint="name a file in it")
+    check_folder(path, f"--report {path}")
 
 
 def write(report: Report, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from sparsify.report.tables import Report, headline, tables
+from sparsify.report.tables import Report, headline, notes, tables
 
 
 def render(report: Report) -> str:
@@ -14,4 +14,6 @@ def render(report: Report) -> str:
         loader=jinja2.PackageLoader("sparsify.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2")
-    return page.render(title=report["title"], headline=headline(report), tables=tables(report), report=report)
+    return page.render(
+        title=report["title"], headline=headline(report), tables=tables(report), notes=notes(report), report=report
+    )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from sparsify.report.tables import Report, Table, headline, tables
+from sparsify.report.tables import Report, Table, headline, notes, tables
 
 
 def render(report: Report) -> str:
     """The report as GitHub's Markdown."""
-    parts = [f"# {report['title']}", headline(report), *map(_table, tables(report))]
+    parts = [
+        f"# {report['title']}",
+        headline(report),
+        *map(_table, tables(report)),
+        *(f"Note: {_cell(note)}" for note in notes(report)),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

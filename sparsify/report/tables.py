@@ -34,6 +34,11 @@ def headline(report: Report) -> str:
     return str(report.get("summary", ""))
 
 
+def notes(report: Report) -> list[str]:
+    """What a reader must know to judge the figures."""
+    return list((report.get("drift") or {}).get("notes") or [])
+
+
 def tables(report: Report) -> list[Table]:
     """The tables of a report of any kind; empty ones are left out."""
     return [table for table in _KINDS[report["kind"]](report) if table.rows]
@@ -87,8 +92,8 @@ def _drift(report: Report) -> Iterator[Table]:
             output,
             str(found["samples"]),
             metric,
-            units.number(figure["value"]),
-            f"{units.number(figure['low'])} to {units.number(figure['high'])}",
+            _figure(figure["value"], found),
+            f"{_figure(figure['low'], found)} to {_figure(figure['high'], found)}",
         )
         for output, found in drift["outputs"].items()
         for metric, figure in found["metrics"].items()
@@ -101,11 +106,19 @@ def _drift(report: Report) -> Iterator[Table]:
     yield Table("Budgets", ("budget", "output", ">bound against it", "verdict"), tuple(verdicts))
 
 
+def _figure(value: float | str | None, output: dict[str, Any]) -> str:
+    """A metric; one that is no number is the ratio to an error of 0, unless NaN or infinity spoilt it."""
+    if value is not None:
+        return units.number(value)
+    return "undefined" if output.get("mismatches") else "infinite"
+
+
 def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """What became of each node, and why. Products that are no linear layers have nothing to count."""
     prefix = _common_folder([n["name"] for n in found])
     start = f", names start with {prefix}" if prefix else ""
-    rows = [
+    layers = [n for n in found if n["shape"]]
+    changed = [
         (
             n["name"].removeprefix(prefix),
             units.shape(n["shape"]),
@@ -114,13 +127,19 @@ def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
             units.milliseconds(n["dense_ms"]),
             units.milliseconds(n["rewritten_ms"]),
             # Decision, zeros and times say what a rewrite is.
-            "; ".join(n["refined"]) if n["rewritten_ms"] and n["decision"] != "left" else n["reason"],
+            "; ".join(n["refined"]) if n["rewritten_ms"] else n["reason"],
         )
-        for n in found
-        if n["shape"]
+        for n in layers
+        if n["decision"] != "left"
     ]
-    columns = ("node", ">K x N", "decision", ">zeros", ">dense", ">rewritten", "why")
-    yield Table(f"Linear layers{start}", columns, tuple(rows))
+    columns = ("node", ">K x N", "became", ">zeros", ">dense", ">rewritten", "note")
+    yield Table(f"Linear layers that were changed{start}", columns, tuple(changed))
+    left = [
+        (n["name"].removeprefix(prefix), units.shape(n["shape"]), n["reason"])
+        for n in layers
+        if n["decision"] == "left"
+    ]
+    yield Table(f"Linear layers, left as they are{start}", ("node", ">K x N", "why"), tuple(left))
     others = [(n["name"].removeprefix(prefix), n["reason"].replace(prefix, "")) for n in found if not n["shape"]]
     yield Table(f"Other products, left as they are{start}", ("node", "why"), tuple(others))
 

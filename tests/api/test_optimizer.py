@@ -73,6 +73,58 @@ def test_audits_only_samples_that_did_not_calibrate() -> None:
     assert result.drift.outputs["y"].metrics == again.outputs["y"].metrics
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("half", "the weight is FLOAT16, not FLOAT"),
+        ("old", "opset 9 is below 11"),
+    ],
+)
+def test_says_which_kind_of_model_it_cannot_rewrite(change: str, says: str) -> None:
+    proto = small.mlp()
+    if change == "old":
+        proto.opset_import[0].version = 9
+    else:
+        for tensor in proto.graph.initializer:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+            )
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    result = sparsify.optimize(proto)
+    assert not result.changed
+    assert says in result.reason
+    assert [says in row["reason"] for row in result.report["nodes"]] == [True, True]
+
+
+def test_what_was_optimised_before_can_be_optimised_again(tmp_path: Path) -> None:
+    first = sparsify.optimize(small.mlp(), small.feed(), passes="cleanup,sparse-int8")
+    first.save(tmp_path / "first.onnx")
+    again = sparsify.optimize(tmp_path / "first.onnx", passes="cleanup,sparse-int8,fuse-epilogue")
+    assert again.changed
+    assert "ai.sparsify.drift" in first.model.metadata_props
+    assert "ai.sparsify.drift" not in again.model.metadata_props  # nobody measured it this time
+    onnx.checker.check_model(modelio.to_proto(again.model), full_check=True)
+    # A fused bias may be rounded once where it was rounded twice, and a last bit may move an activation of the second
+    # layer by one of 255 steps: 20 log10(255) = 48 dB below its range if it moved all of them.
+    assert sparsify.audit(first.model, again.model, small.feed(), "sqnr_db>=48")
+    # Functions that define our operators are no nodes of the model.
+    assert [step["nodes"][1] for step in again.report["passes"]] == [4, 4, 2]
+
+
+def test_one_sample_judges_and_calibrates_nothing() -> None:
+    single = small.feed(rows=1)
+    result = sparsify.optimize(small.mlp(), single, "cosine>=0.9", passes=INT8)
+    assert result.accepted
+    assert result.drift is not None
+    assert result.drift.outputs["y"].samples == 1
+    assert any("nothing was calibrated" in note for note in result.report["drift"]["notes"])
+    # Pruned by what the sample says, and judged by the same sample, it would look better than it is.
+    prune = "prune{pattern=16:64,min_size=0},sparse-fp32"
+    by_size, fitted = sparsify.optimize(small.mlp(), passes=prune), sparsify.optimize(small.mlp(), single, passes=prune)
+    assert modelio.to_proto(by_size.model).graph == modelio.to_proto(fitted.model).graph
+
+
 def test_is_accepted_inside_the_budget_and_not_outside() -> None:
     inside = sparsify.optimize(small.mlp(), small.feed(), "cosine>=0.9", passes=INT8)
     outside = sparsify.optimize(small.mlp(), small.feed(), ["cosine>=0.9", "sqnr_db>=400"], passes=INT8)
@@ -205,6 +257,16 @@ class TestDoors:
         sparsify.optimize(small.mlp(), passes=INT8).save(tmp_path / "out.onnx")
         session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), options)
         assert session.run(None, small.feed())[0].shape == (small.SAMPLES, small.OUTPUTS)
+
+    def test_registering_twice_does_no_harm(self, tmp_path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        assert sparsify.register(options) == sparsify.register(options)
+        sparsify.optimize(small.mlp(), passes=INT8).save(tmp_path / "out.onnx")
+        for _ in range(2):  # options may make several sessions
+            session = sparsify.InferenceSession(str(tmp_path / "out.onnx"), options)
+            assert session.run(None, small.feed())[0].shape == (small.SAMPLES, small.OUTPUTS)
 
 
 def test_a_model_that_onnxruntime_cannot_load_is_the_inputs_fault() -> None:

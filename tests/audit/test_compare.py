@@ -55,6 +55,15 @@ def test_numbers_by_hand():
     assert any("4 samples" in note for note in found.notes)
 
 
+def test_says_what_was_left_out_because_it_is_no_number():
+    x = X.copy()
+    x[1, 0] = np.nan
+    found = audit(model(BASE), model(DRIFTED), [{"x": x}])
+    # A NaN in a row makes both of its products NaN, in base and candidate.
+    assert "`logits`: 2 of 8 elements are NaN or infinite in both and were left out" in found.notes
+    assert found.outputs["logits"].mismatches == 0
+
+
 def test_samples_do_not_depend_on_how_feeds_cut_them():
     whole = report()
     rows = audit(model(BASE), model(DRIFTED), [{"x": X[:1]}, {"x": X[1:]}])

@@ -10,7 +10,10 @@ architecture=$1
 build=$2
 
 case $architecture in
-  aarch64) set -- -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ ;;
+  aarch64)
+    set -- -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+      -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+    ;;
   x86_64) set -- ;;
   *) echo "usage: $0 aarch64|x86_64 BUILD_FOLDER" >&2; exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the driver with AddressSanitizer and UndefinedBehaviorSanitizer and runs it here. Usage: run_sanitized.sh BUILD_FOLDER
+# Builds the driver with AddressSanitizer and UndefinedBehaviorSanitizer and runs it here.
+# Usage: run_sanitized.sh BUILD_FOLDER
 #
 # The kernel for AVX-VNNI is compiled to the same instruction of AVX-512, so that it runs where only that one is.
 set -eu

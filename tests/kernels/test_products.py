@@ -9,6 +9,7 @@ from ml_dtypes import bfloat16
 from scipy.sparse import csc_array
 
 from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
+from sparsify.kernels import isas
 from sparsify.kernels.native import Kernel, Product, kernels
 from tests.references import bf16, bf16_product_bound, gelu, gelu_bound, integer_product, product, product_bound
 from tests.strategies import Layer, layers
@@ -33,6 +34,39 @@ def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
 
 def test_the_library_lists_a_scalar_kernel_of_every_format() -> None:
     assert {k.format for k in KERNELS if k.isa == "scalar"} == set(TYPES)
+
+
+def test_every_path_of_this_cpu_has_an_int8_kernel_and_a_float_kernel_of_it_or_below() -> None:
+    paths = isas()
+    assert paths[-1] == "scalar"
+    assert {k.isa for k in INT8} == set(paths)
+    for path in paths[:-1]:
+        below = paths[paths.index(path) : -1]
+        assert any(k.format == "fp32" and k.isa in below for k in KERNELS)
+
+
+@pytest.mark.parametrize("kernel", INT8, ids=_name)
+@pytest.mark.parametrize("value", [-128, -127, 127])
+@pytest.mark.parametrize("share", [0.15, 1.0])
+def test_products_that_leave_16_bits_in_pairs_do_not_saturate(kernel: Kernel, value: int, share: float) -> None:
+    # Rows of 0 and 255 with weights at one end: every two products sum to 2 * 255 * value.
+    rng = np.random.default_rng(2)
+    integers = np.where(rng.random((300, 20)) < share, value, 0).astype(np.int8)
+    x = np.full((33, 300), 255, np.float32)
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    with Product(kernel.name, encode(integers), zeros, ones) as packed:
+        assert np.array_equal(packed.run(x), x.astype(np.int64) @ integers.astype(np.int64))
+
+
+def test_an_int8_column_that_int32_cannot_sum_is_refused() -> None:
+    limit = 65_793  # (2^31 - 1) / (255 * 128)
+    one = np.ones(1, np.float32)
+    for kernel in INT8:
+        with pytest.raises(ValueError, match="column 0 has more non-zeros"):
+            Product(kernel.name, encode(np.full((limit + 1, 1), -128, np.int8)), one, one)
+        with Product(kernel.name, encode(np.full((limit, 1), -128, np.int8)), one * 0, one) as packed:
+            y = packed.run(np.full((1, limit), 255, np.float32))
+        assert y == np.float32(-255 * 128 * limit)
 
 
 @pytest.mark.parametrize("kernel", FLOAT, ids=_name)

@@ -6,7 +6,7 @@ from sparsify import ops
 from sparsify.activations import gelu
 from sparsify.passes.fuse_epilogue import FuseEpilogue
 from sparsify.passes.sparse_fp32 import SparseFp32
-from tests.running import EPS, op_types, product_bound, run, set_constant, sparse
+from tests.running import EPS, difference_bound, op_types, run, set_constant, sparse
 from tests.test_activations import GELUS
 
 
@@ -28,7 +28,7 @@ def check(model: ir.Model, w: np.ndarray, rng, f, c) -> None:
     got = run(model, a=x, other=np.zeros((3, 6), np.float32))[0]
     before = x.astype(np.float64) @ w + c
     # Erf of onnxruntime is good to a few ulp of 1, times 0.5 |x|; so are the factors around it.
-    bound = 1.13 * product_bound(x, w, np.broadcast_to(c, before.shape)) + 16 * EPS * np.abs(before)
+    bound = 1.13 * difference_bound(x, w, np.broadcast_to(c, before.shape)) + 16 * EPS * np.abs(before)
     assert (np.abs(got - f(before)) <= bound).all()
 
 

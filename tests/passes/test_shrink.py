@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsify.passes.shrink import Shrink
-from tests.running import EPS, op_types, product_bound, run, set_constant
+from tests.running import EPS, difference_bound, op_types, run, set_constant
 
 H = 12
 _HIDDEN = {
@@ -49,8 +49,8 @@ def test_removes_idle_units_and_keeps_the_output(rng, first, activation, second)
     assert report.modified
     hidden = _HIDDEN[activation](x @ arrays["w1"] + arrays["b1"])
     # Hidden units are off by their own product's bound (all f here have slopes up to 1) and a few ulp of f.
-    off = product_bound(x, arrays["w1"], arrays["b1"]) + 8 * EPS
-    bound = product_bound(hidden, arrays["w2"], arrays["b2"]) + off @ np.abs(arrays["w2"])
+    off = difference_bound(x, arrays["w1"], arrays["b1"]) + 8 * EPS
+    bound = difference_bound(hidden, arrays["w2"], arrays["b2"]) + off @ np.abs(arrays["w2"])
     assert (np.abs(run(model, x=x)[0] - expected) <= bound).all()
     again = Shrink()(model)
     assert not again.modified
@@ -66,8 +66,8 @@ def test_transposed_weights_and_factors(rng):
     expected = run(model, x=x)[0]
     assert Shrink()(model).modified
     hidden = np.maximum(2 * x @ arrays["w1"].T + 0.5 * arrays["b1"], 0)
-    off = product_bound(x, 2 * arrays["w1"].T, 0.5 * arrays["b1"])
-    bound = product_bound(hidden, 0.5 * arrays["w2"].T, 2 * arrays["b2"]) + off @ np.abs(0.5 * arrays["w2"].T)
+    off = difference_bound(x, 2 * arrays["w1"].T, 0.5 * arrays["b1"])
+    bound = difference_bound(hidden, 0.5 * arrays["w2"].T, 2 * arrays["b2"]) + off @ np.abs(0.5 * arrays["w2"].T)
     assert (np.abs(run(model, x=x)[0] - expected) <= bound).all()
 
 
@@ -99,9 +99,9 @@ def test_rows_that_go_empty_the_columns_before(rng):
     expected = run(model, x=x)[0]
     report = Shrink()(model)
     assert [c.facts["shape"] for c in report.changes] == [[4, 3], [3, 2], [2, 4]]
-    first = product_bound(x, u)
-    second = product_bound(np.abs(x) @ np.abs(u), v) + first @ np.abs(v)
-    bound = product_bound(np.abs(x) @ np.abs(u) @ np.abs(v), w) + second @ np.abs(w)
+    first = difference_bound(x, u)
+    second = difference_bound(np.abs(x) @ np.abs(u), v) + first @ np.abs(v)
+    bound = difference_bound(np.abs(x) @ np.abs(u) @ np.abs(v), w) + second @ np.abs(w)
     assert (np.abs(run(model, x=x)[0] - expected) <= bound).all()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparsify import ops
 from sparsify.passes.sparse_fp32 import SparseFp32
-from tests.running import op_types, product_bound, run, set_constant, sparse
+from tests.running import difference_bound, op_types, run, set_constant, sparse
 
 
 def matmul(w: np.ndarray, x: str = "M,K", name: str = "") -> ir.Model:
@@ -31,7 +31,7 @@ def test_computes_the_same(k, n, rows, density, seed):
     expected = run(model, x=x)[0]
     report = SparseFp32(min_sparsity=0)(model)
     assert report.modified
-    assert (np.abs(run(model, x=x)[0] - expected) <= product_bound(x, w)).all()
+    assert (np.abs(run(model, x=x)[0] - expected) <= difference_bound(x, w)).all()
 
 
 @pytest.mark.parametrize(("density", "operator"), [(0.4, "SparseMatMul"), (0.03, "SparseMatMulDelta")])
@@ -44,7 +44,7 @@ def test_three_dimensional_activations_and_what_is_kept(rng, density, operator):
     before, shape = run(model, x=x)[0], model.graph.outputs[0].shape
     report = SparseFp32()(model)
     new = model.graph[0]
-    assert (np.abs(run(model, x=x)[0] - before) <= product_bound(x, w)).all()
+    assert (np.abs(run(model, x=x)[0] - before) <= difference_bound(x, w)).all()
     assert (new.op_type, new.domain, new.name, new.meta["rows"]) == (operator, ops.DOMAIN, "MatMul -> y", rows)
     assert (model.graph.outputs[0].name, model.graph.outputs[0].shape) == ("y", shape)
     assert "w" not in model.graph.initializers
@@ -85,7 +85,7 @@ def test_every_gemm(rng, transa, transb, c, fed):
         set_constant(model, "c", bias)
     expected = run(model, **feed)[0]
     assert SparseFp32(min_sparsity=0)(model).modified
-    bound = product_bound(x, alpha * w, *([] if bias is None else [beta * bias]))
+    bound = difference_bound(x, alpha * w, *([] if bias is None else [beta * bias]))
     assert (np.abs(run(model, **feed)[0] - expected) <= bound).all()
     assert "Gemm" not in op_types(model)
     folded = not fed and (bias is None or bias.shape[:1] != (3,))
@@ -108,9 +108,9 @@ def test_shared_weights_are_stored_once_and_go_when_unused(rng):
     assert first.inputs[2] is not third.inputs[2]
     assert "w" in model.graph.initializers  # Identity still reads it
     got = run(model, x=x)
-    bound = product_bound(x, w) @ np.abs(w) + product_bound(np.abs(x @ w), w)  # a's error, then y's own
+    bound = difference_bound(x, w) @ np.abs(w) + difference_bound(np.abs(x @ w), w)  # a's error, then y's own
     assert (np.abs(got[0] - expected[0]) <= bound).all()
-    assert (np.abs(got[1] - expected[1]) <= product_bound(x, w.T)).all()
+    assert (np.abs(got[1] - expected[1]) <= difference_bound(x, w.T)).all()
 
 
 def test_rewrites_inside_subgraphs(rng):
@@ -126,7 +126,7 @@ def test_rewrites_inside_subgraphs(rng):
     assert "MatMul" not in op_types(model)
     for flag, matrix, sign in ((True, w, 1), (False, v, -1)):
         got = run(model, c=np.array(flag), x=x)[0]
-        assert (np.abs(got - sign * (x @ matrix)) <= product_bound(x, matrix)).all()
+        assert (np.abs(got - sign * (x @ matrix)) <= difference_bound(x, matrix)).all()
 
 
 def test_refuses_with_reasons(rng):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsify.passes.sparse_int8 import _MAX_NONZEROS, SparseInt8
+from sparsify.lowering import MAX_NONZEROS
+from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.solvers.quantize import quantize
 from tests.running import EPS, run, set_constant, sparse
 
@@ -65,9 +66,9 @@ def test_refuses_what_is_not_finite(bad):
 
 
 def test_refuses_sums_that_could_overflow():
-    assert _MAX_NONZEROS * 255 * 127 < 2**31 <= (_MAX_NONZEROS + 1) * 255 * 127
-    w = np.zeros((_MAX_NONZEROS + 2, 2), np.float32)
-    w[: _MAX_NONZEROS + 1, 1] = 1
+    assert MAX_NONZEROS * 255 * 127 < 2**31 <= (MAX_NONZEROS + 1) * 255 * 127
+    w = np.zeros((MAX_NONZEROS + 2, 2), np.float32)
+    w[: MAX_NONZEROS + 1, 1] = 1
     assert "int32" in SparseInt8()(gemm(w, np.zeros(2, np.float32))).refusals[0].reason
     w[0, 1] = 0
     assert SparseInt8()(gemm(w, np.zeros(2, np.float32))).modified

@@ -16,6 +16,14 @@ def test_writes_what_it_is_given_once():
     assert model.metadata_props["ai.sparsify.version"] == "0.2.0"
 
 
+def test_what_an_earlier_run_said_goes():
+    model = ir.from_onnx_text('<ir_version: 8, opset_import: ["" : 17]> g (float[M] x) => (float[M] y) { y = Relu(x) }')
+    model.metadata_props["author"] = "somebody"
+    Stamp(version="0.1.0", drift="y: cosine 0.9")(model)
+    assert Stamp(version="0.1.0")(model).modified
+    assert model.metadata_props == {"author": "somebody", "ai.sparsify.version": "0.1.0"}
+
+
 def test_nothing_given_nothing_written():
     model = ir.from_onnx_text('<ir_version: 8, opset_import: ["" : 17]> g (float[M] x) => (float[M] y) { y = Relu(x) }')
     report = Stamp()(model)

@@ -85,7 +85,7 @@ def test_options_may_depend_on_each_other() -> None:
         ("prune{min_size=1,min_size=2}", "given twice", "min_size"),
         ("proon,sparse-int8", "no pass `proon`", "proon"),
         ("sparse-int8,prune{sparsty=0.5}", "no option `sparsty`", "sparsty=0.5"),
-        ("prune{min_size=many}", "is not a int", "min_size=many"),
+        ("prune{min_size=many}", "is not a whole number", "min_size=many"),
         ("prune{pattern=2to4}", "is not a Pattern", "pattern=2to4"),
     ],
 )

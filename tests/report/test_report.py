@@ -99,6 +99,37 @@ def test_terminal_fits_100_columns_without_colour(found: dict[str, Any]) -> None
         assert expected in text
 
 
+def test_at_80_columns_names_and_reasons_fold_and_numbers_stay_whole(found: dict[str, Any]) -> None:
+    name = "encoder/layer.0/attention/output/dense/MatMul"
+    found["nodes"][0].update(name=name, refined=["fused bias and Gelu"])
+    found["nodes"].append({**found["nodes"][0], "name": "head", "decision": "left", "reason": "too slow " * 20})
+    found["passes"][0]["pass"] = "sparse-int8{min_sparsity=0.25,min_speedup=1.05,threads=16}"
+    text = printed(found, width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for expected in ("384x1536", "75.0 %", "0.725 ms", "0.0123 ms", "size after", "time", "0.50 s", "bias", "Gelu"):
+        assert expected in text
+    assert text.count("slow") == 20
+    table = text[text.index("Linear layers that were changed") : text.index("Linear layers, left")].splitlines()[4:]
+    column = 1 + table[0].index("384x1536")
+    assert "".join(line[: column - 4].strip() for line in table).startswith(name)
+
+
+def test_says_what_a_reader_must_know(found: dict[str, Any], tmp_path: Path) -> None:
+    found["drift"]["notes"] = ["`logits`: one sample | only"]
+    assert "note: `logits`: one sample | only" in printed(found)
+    for suffix, expected in ((".html", "`logits`: one sample | only"), (".md", "`logits`: one sample \\| only")):
+        report.write(found, tmp_path / f"r{suffix}")
+        assert expected in (tmp_path / f"r{suffix}").read_text()
+
+
+def test_a_ratio_to_no_error_is_infinite(found: dict[str, Any]) -> None:
+    nothing = {"value": None, "low": 30.0, "high": None}
+    found["drift"]["outputs"]["logits"] = {"samples": 3, "mismatches": 0, "metrics": {"sqnr_db": nothing}}
+    assert "30 to infinite" in printed(found)
+    found["drift"]["outputs"]["logits"]["mismatches"] = 1
+    assert "undefined" in printed(found)
+
+
 def test_numbers_are_aligned_to_the_right(found: dict[str, Any]) -> None:
     lines = [line for line in printed(found).splitlines() if " MB" in line and " ms" in line]
     assert len({line.index(" MB") for line in lines}) == 1

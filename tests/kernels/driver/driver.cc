@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
     report(std::string("the fastest path is ") + isa_name(isas().front()) + ", expected " + argv[1]);
   }
   for (const KernelInfo& kernel : kernels()) {
-    std::printf("%s (%s): %s\n", kernel.name.c_str(), isa_name(kernel.isa), can_run(kernel.isa) ? "checked" : "cannot run");
+    const char* fate = can_run(kernel.isa) ? "checked" : "cannot run";
+    std::printf("%s (%s): %s\n", kernel.name.c_str(), isa_name(kernel.isa), fate);
   }
   const int layers = argc > 2 ? std::atoi(argv[2]) : 150;
   Random random(1);

@@ -15,7 +15,8 @@ struct Shape {
 
 // Around the multiples of 4, 16, 64 and 128 that kernels work in.
 Shape random_shape(Random& random) {
-  static constexpr int64_t kSizes[] = {1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100, 127, 128, 129, 200, 257, 530};
+  static constexpr int64_t kSizes[] = {1,  3,  4,  5,   8,   15,  16,  17,  31,  33, 48,
+                                       63, 64, 65, 100, 127, 128, 129, 200, 257, 530};
   static constexpr int64_t kRows[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 63, 64, 65, 130};
   const auto pick = [&](const auto& from) { return from[below(random, static_cast<int64_t>(std::size(from)))]; };
   return {pick(kSizes), pick(kSizes), pick(kRows)};
@@ -97,7 +98,8 @@ Epilogue random_epilogue(Random& random, int64_t n, bool integer, Activation act
 
 // Exactly as long as it must be, one float off any alignment: a sanitizer sees the first byte read or written beyond.
 // Without one, the guards before and behind the output tell.
-std::vector<float> run(const Product& product, const std::vector<float>& x, const Shape& shape, const std::string& name) {
+std::vector<float> run(const Product& product, const std::vector<float>& x, const Shape& shape,
+                       const std::string& name) {
   constexpr float kGuard = 12345.0f;
   const size_t size = static_cast<size_t>(shape.rows * shape.n);
   std::unique_ptr<float[]> in(new float[x.size() + 1]), out(new float[size + 2]);
