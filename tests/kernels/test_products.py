@@ -37,13 +37,13 @@ def test_the_library_lists_a_scalar_kernel_of_every_format() -> None:
     assert {k.format for k in KERNELS if k.isa == "scalar"} == set(TYPES)
 
 
-def test_every_path_of_this_cpu_has_an_int8_kernel_and_a_float_kernel_of_it_or_below() -> None:
+def test_every_path_of_this_cpu_has_a_kernel_of_its_own_and_one_of_every_format_from_it_or_below() -> None:
     paths = isas()
     assert paths[-1] == "scalar"
-    assert {k.isa for k in INT8} == set(paths)
+    assert {k.isa for k in INT8 + BF16} == set(paths)
     for path in paths[:-1]:
         below = paths[paths.index(path) : -1]
-        assert any(k.format == "fp32" and k.isa in below for k in KERNELS)
+        assert {k.format for k in KERNELS if k.isa in below} == set(TYPES) - {"columns"}
 
 
 @pytest.mark.parametrize("kernel", INT8, ids=_name)
