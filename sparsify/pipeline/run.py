@@ -119,10 +119,8 @@ class Pipeline:
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
-            if calibration and getattr(one, "wants_moments", False):
-                report(number, len(self.passes), f"{one.name}: calibrate")
+            if calibration and getattr(one, "wants_data", False):
                 calibrate.calibrate(model, calibration)
-                report(number, len(self.passes), one.name)
             if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             steps.append(_step(one, model, verifier, road=self.passes[:number]))
