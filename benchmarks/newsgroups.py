@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from sparsify.runtime import Session
 
 CENTROID, CALIBRATION, TEST = 40, 8, 600  # posts: of a group, of a group, in all
 LENGTH, BATCH = 64, 16  # word pieces a text at most, texts a feed
+WINDOWS, _LEAST = 2, 16  # of a calibration post; word pieces that a second window must have
 OUTPUT = "sentence_embedding"
 Matrix = npt.NDArray[np.float32]
 
@@ -82,15 +84,25 @@ def corpus() -> Corpus:
     )
 
 
-def feeds(texts: Sequence[str]) -> list[Feed]:
-    """`texts`, short ones first, as feeds that are padded to their own longest text."""
-    return [feed for feed, _ in _batches(texts)]
+def calibration() -> list[Feed]:
+    """The calibration posts in up to WINDOWS windows of LENGTH word pieces: what a post goes on with is free data."""
+    tokenizer = _tokenizer()
+    tokenizer.no_truncation()
+    begin, end = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
+    inside = LENGTH - 2
+    pieces = []
+    for encoded in tokenizer.encode_batch(corpus().calibration, add_special_tokens=False):
+        windows = [encoded.ids[i : i + inside] for i in range(0, inside * WINDOWS, inside)]
+        pieces += [[begin, *w, end] for i, w in enumerate(windows) if i == 0 or len(w) >= _LEAST]
+    return [feed for feed, _ in _batches(pieces)]
 
 
 def embed(session: Session, texts: Sequence[str]) -> Matrix:
     """Unit vectors [len(texts), D] in the order of `texts`."""
     found: dict[int, Matrix] = {}
-    for feed, which in _batches(texts):
+    tokenizer = _tokenizer()
+    encoded = tokenizer.encode_batch(list(texts))
+    for feed, which in _batches([e.ids for e in encoded]):
         (vectors,) = session.run([OUTPUT], feed)
         found.update(zip(which, vectors, strict=True))
     ordered = np.stack([found[i] for i in range(len(texts))])
@@ -123,19 +135,22 @@ def _rows(half: str) -> list[tuple[str, str]]:
     return [(group, text) for group, text in parts]
 
 
-def _batches(texts: Sequence[str]) -> list[tuple[Feed, list[int]]]:
-    """Feeds, and which texts are in each."""
+def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(fetch("bert-uncased-tokenizer")))
     tokenizer.enable_truncation(LENGTH)
     tokenizer.no_padding()
-    order = np.argsort([len(text) for text in texts], kind="stable")
+    return tokenizer
+
+
+def _batches(pieces: Sequence[Sequence[Any]]) -> list[tuple[Feed, list[int]]]:
+    """Texts, short ones first, as feeds that are padded to their own longest text; and which texts are in each."""
+    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
     found = []
     for first in range(0, len(order), BATCH):
-        which = [int(i) for i in order[first : first + BATCH]]
-        encoded = [tokenizer.encode(texts[i]).ids for i in which]
-        ids = np.zeros((len(which), max(map(len, encoded))), np.int64)
+        which = order[first : first + BATCH]
+        ids = np.zeros((len(which), max(len(pieces[i]) for i in which)), np.int64)
         mask = np.zeros_like(ids)
-        for row, pieces in enumerate(encoded):
-            ids[row, : len(pieces)], mask[row, : len(pieces)] = pieces, 1
+        for row, i in enumerate(which):
+            ids[row, : len(pieces[i])], mask[row, : len(pieces[i])] = pieces[i], 1
         found.append(({"input_ids": ids, "attention_mask": mask}, which))
     return found
