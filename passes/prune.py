@@ -65,8 +65,8 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
 
-    pattern: Pattern = _HALF  # `unstructured` or N:M
-    sparsity: float = 0.0  # share of zeros, for `unstructured`; N:M implies its own
+    pattern: Pattern = _HALF  # `unstructured`, `per-column` or N:M
+    sparsity: float = 0.0  # share of zeros, for `unstructured` and `per-column`; N:M implies its own
     min_size: int = 4096  # weights; smaller matrices are left alone
     method: str = "auto"  # auto, admm, obs, wanda or magnitude
     levels: int = LEVELS  # `admm` rounds what it keeps to this many steps on either side of 0; 0 keeps real numbers
@@ -220,7 +220,7 @@ class Prune(Pass):
             other = find_linear(node)
             if not isinstance(other, Linear) or index != 1:
                 return f"the weight is also read by {node.op_type} `{node_name(node)}`"
-            if self.pattern.m and other.transposed != layer.transposed:
+            if self.pattern.oriented and other.transposed != layer.transposed:
                 return f"the weight is used in both orientations, also by `{other.name}`"
         return ""
 

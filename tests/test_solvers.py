@@ -13,7 +13,7 @@ from sparsify.solvers.moments import normalized, relative_error
 from sparsify.solvers.refit import refit
 from tests.solvers.inputs import correlated
 
-PATTERNS = ["32:64", "16:64", "2:4", "unstructured"]
+PATTERNS = ["32:64", "4:16", "2:4", "unstructured", "per-column"]
 
 
 @pytest.mark.parametrize("pattern", [Pattern.parse(p) for p in PATTERNS], ids=str)
