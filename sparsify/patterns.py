@@ -82,7 +82,8 @@ class Pattern:
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
         if self.by_column:
-            return _highest(scores[None], len(scores) - round(sparsity * len(scores)))[0]
+            keep = len(scores) - round(sparsity * len(scores))
+            return np.asarray(_highest(scores[None], keep)[0])
         keep = scores.size - round(sparsity * scores.size)
         return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
 
