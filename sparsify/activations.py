@@ -1,11 +1,13 @@
 """Elementwise activations in a graph: which nodes make one up, and what it computes.
 
-GELU by erf, 0.5 x (1 + erf(x / sqrt 2)), is written by exporters as
+Exporters write some activations out in many ways, GELU by erf for one:
 
     Div(x, sqrt 2) or Mul(x, 1 / sqrt 2)  ->  Erf  ->  Add 1  ->  Mul by x and by 0.5, in any order
 
-with operands of Add and Mul in either order, as ONNX's Gelu (opset 20, approximate="none") and as
-com.microsoft's Gelu. Its tanh approximation is another function and does not match.
+So nodes are not compared with a list of forms. A region that grows from a value by elementwise arithmetic with
+scalar constants, until one value is all that leaves it, is a function of one number: it is evaluated in float64 and
+compared with the functions that we know. They and all compositions that can match are analytic: two of them that
+agree at all points of `_POINTS` but are not the same do not arise from a dozen nodes.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from sparsify.graph import scalar, sole_user
 
 Array = npt.NDArray[np.float64]
 
-# Exporters round the factors to float32 once or twice: 2 ulp of 1 are 2 * 2^-23.
-_RELATIVE = 2.0**-22
+_MOST_NODES = 12  # GELU by tanh takes 9 or 10
+_POINTS = np.concatenate([np.linspace(-12, 12, 193), [-100.0, -1e-3, 1e-3, 100.0]])
+# Exporters round constants to float32 once or twice: 2^-22 of each. z f'(z) of what they scale is at most 0.5, there
+# are at most four of them: 2 * 2^-22 of max(|x|, 1). 1.4142 for sqrt 2 is off by 40 * 2^-22 and another function.
+_TOLERANCE = 2.0**-21
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Activation:
     """An elementwise function of one value.
 
     Attributes:
-        name: `Relu`, `Gelu`, ...
+        name: `Relu`, `Gelu` (by erf), `GeluTanh`, `Silu`, ...
         nodes: the nodes that compute it, in order; the last gives the result. Nothing else reads what they read.
         function: the same on an array.
     """
@@ -50,6 +55,16 @@ def gelu(x: Array) -> Array:
     return np.asarray(x * scipy.special.ndtr(x))
 
 
+def gelu_tanh(x: Array) -> Array:
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), GELU's approximation."""
+    return np.asarray(x * scipy.special.expit((8 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def silu(x: Array) -> Array:
+    """X sigmoid(x), also called Swish."""
+    return np.asarray(x * scipy.special.expit(x))
+
+
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "Abs": np.abs,
     "Erf": scipy.special.erf,
@@ -62,86 +77,87 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "Softsign": lambda x: x / (1 + np.abs(x)),
     "Tanh": np.tanh,
 }
+_COMPOSED: dict[str, Callable[[Array], Array]] = {"Gelu": gelu, "GeluTanh": gelu_tanh, "Silu": silu}
+_ARITHMETIC: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Div": np.divide,
+    "Erf": scipy.special.erf,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Pow": np.power,
+    "Sigmoid": scipy.special.expit,
+    "Sub": np.subtract,
+    "Tanh": np.tanh,
+}
 
 
 def activation(x: ir.Value) -> Activation | None:
     """The activation that alone reads `x`; None if something else does."""
-    if (node := sole_user(x)) is None:
-        found = _erf_gelu(x)
-        return None if found is None else Activation("Gelu", found, gelu)
-    if _plain(node):
-        return Activation(node.op_type, (node,), _FUNCTIONS[node.op_type])
-    if node.op_type == "LeakyRelu" and node.domain == "":
-        slope = float(node.attributes.get_float("alpha", 0.01))
-        return Activation("LeakyRelu", (node,), lambda x: np.where(x < 0, slope * x, x))
-    return None
-
-
-def _plain(node: ir.Node) -> bool:
-    """Whether `node` computes its entry of `_FUNCTIONS`."""
-    if node.op_type == "Gelu":
-        exact = node.attributes.get_string("approximate", "none") == "none"
-        return exact and node.domain in ("", "com.microsoft")
-    return node.domain == "" and node.op_type in _FUNCTIONS
-
-
-def _erf_gelu(x: ir.Value) -> tuple[ir.Node, ...] | None:
-    """The nodes of a GELU by erf over `x`, which read all of its uses."""
-    users = [use.node for use in x.uses()]
-    if x.is_graph_output() or len(users) != 2:
+    if x.is_graph_output():
         return None
-    for first, second in (users, reversed(users)):
-        chain = [first, *_line(first, 2)]
-        if len(chain) != 3 or chain[1].op_type != "Erf" or not _scaled_by(first, x, 0.5**0.5):
-            continue
-        if chain[2].op_type != "Add" or not _is(_other(chain[2], chain[1].outputs[0]), 1.0):
-            continue
-        if (product := _product(x, second, chain[2])) is not None:
-            return (*chain, *product)
+    if (node := sole_user(x)) is not None:
+        if (name := _plain(node)) is not None:
+            return Activation(name, (node,), {**_FUNCTIONS, **_COMPOSED}[name])
+        if node.op_type == "LeakyRelu" and node.domain == "":
+            slope = float(node.attributes.get_float("alpha", 0.01))
+            return Activation("LeakyRelu", (node,), lambda x: np.where(x < 0, slope * x, x))
+    for nodes, y in _regions(x):
+        for name, function in _COMPOSED.items():
+            if np.all(np.abs(y - function(_POINTS)) <= _TOLERANCE * np.maximum(np.abs(_POINTS), 1)):
+                return Activation(name, nodes, function)
     return None
 
 
-def _product(x: ir.Value, user: ir.Node, add: ir.Node) -> tuple[ir.Node, ...] | None:
-    """The nodes that multiply `x`, read by `user`, the output of `add`, and 0.5."""
-    last = _line(add, 1)
-    if not last or last[0].op_type != "Mul":
+def _plain(node: ir.Node) -> str | None:
+    """The name of the activation that `node` computes by itself."""
+    kind = node.domain, node.op_type
+    if kind in (("", "Gelu"), ("com.microsoft", "Gelu")):
+        return {"none": "Gelu", "tanh": "GeluTanh"}.get(node.attributes.get_string("approximate", "none"))
+    if kind == ("com.microsoft", "FastGelu"):
+        return "GeluTanh" if len(node.inputs) == 1 or node.inputs[1] is None else None
+    if kind == ("", "Swish"):
+        return "Silu" if node.attributes.get_float("alpha", 1.0) == 1 else None
+    return node.op_type if node.domain == "" and node.op_type in _FUNCTIONS else None
+
+
+def _regions(x: ir.Value) -> Iterator[tuple[tuple[ir.Node, ...], Array]]:
+    """The regions of arithmetic over `x` and scalars that one value leaves, smallest first: nodes, and f(_POINTS)."""
+    graph = next(iter(x.uses())).node.graph if x.uses() else None
+    known: dict[ir.Value, Array] = {x: _POINTS}
+    nodes: list[ir.Node] = []
+    while len(nodes) <= _MOST_NODES:
+        open_values = [v for v in known if v.is_graph_output() or any(u.node not in nodes for u in v.uses())]
+        if nodes and open_values == [nodes[-1].outputs[0]]:
+            yield tuple(nodes), known[nodes[-1].outputs[0]]
+        for node in (use.node for v in open_values for use in v.uses()):
+            if node not in nodes and node.graph is graph and (y := _value(node, known)) is not None:
+                nodes.append(node)
+                known[node.outputs[0]] = y
+                break
+        else:
+            return
+
+
+def _value(node: ir.Node, known: dict[ir.Value, Array]) -> Array | None:
+    """What `node` gives at `_POINTS`; None if it is no arithmetic or reads something that is not known."""
+    if node.domain != "" or node.op_type not in _ARITHMETIC or len(node.outputs) != 1:
         return None
-    u, first = add.outputs[0], last[0]
-    if _other(first, u) is x:  # (x * u) * 0.5
-        then = _line(first, 1)
-        return (first, then[0]) if then and _scaled_by(then[0], first.outputs[0], 0.5) else None
-    if _scaled_by(first, u, 0.5):  # x * (u * 0.5)
-        return (first, user) if user.op_type == "Mul" and _line(first, 1) == [user] else None
-    if _scaled_by(user, x, 0.5) and _line(user, 1) == [first]:  # (x * 0.5) * u
-        return (user, first)
-    return None
+    operands: list[Array] = []
+    for value in node.inputs:
+        number = None if value is None or value in known else _scalar(value, known)
+        if value is not None and value in known:
+            operands.append(known[value])
+        elif number is not None:
+            operands.append(np.float64(number) + np.zeros_like(_POINTS))
+        else:
+            return None
+    with np.errstate(all="ignore"):
+        return np.asarray(_ARITHMETIC[node.op_type](*operands))
 
 
-def _line(node: ir.Node, count: int) -> list[ir.Node]:
-    """Up to `count` nodes after `node`, each the sole user of the one before."""
-
-    def walk(at: ir.Node | None) -> Iterator[ir.Node]:
-        while at is not None and len(at.outputs) == 1 and (at := sole_user(at.outputs[0])) is not None:
-            yield at
-
-    return [n for n, _ in zip(walk(node), range(count), strict=False)]
-
-
-def _scaled_by(node: ir.Node, x: ir.Value, factor: float) -> bool:
-    """Whether `node` multiplies `x` by `factor`, or divides it by 1 / `factor`."""
-    if node.domain != "":
-        return False
-    if node.op_type == "Div":
-        return node.inputs[0] is x and _is(node.inputs[1], 1 / factor)
-    return node.op_type == "Mul" and _is(_other(node, x), factor)
-
-
-def _other(node: ir.Node, operand: ir.Value) -> ir.Value | None:
-    """The operand of a node of two that is not `operand`; None if it has no such operand."""
-    first, second = node.inputs
-    return second if first is operand else first if second is operand else None
-
-
-def _is(value: ir.Value | None, number: float) -> bool:
-    found = scalar(value)
-    return found is not None and abs(found - number) <= _RELATIVE * abs(number)
+def _scalar(value: ir.Value, known: dict[ir.Value, Array]) -> float | None:
+    """The number in a constant that adds no dimension to any value."""
+    first = next(iter(known))
+    rank = 1 if first.shape is None else len(first.shape)
+    shape = value.shape if value.const_value is None else value.const_value.shape
+    return scalar(value) if shape is None or len(shape) <= rank else None

@@ -95,14 +95,7 @@ def dense_model(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], 
     if np.any(bias):
         initializers.append(_initializer("bias", bias))
         y = tape.op("Add", [y, initializers[-1]])
-    if activation is ops.Activation.RELU:
-        y = tape.op("Relu", [y])
-    elif activation is ops.Activation.GELU:  # the form that exporters write and onnxruntime fuses
-        constants = [_initializer(n, np.float32(v)) for n, v in (("root", 2**0.5), ("one", 1.0), ("half", 0.5))]
-        initializers += constants
-        root, one, half = constants
-        cumulative = tape.op("Add", [tape.op("Erf", [tape.op("Div", [y, root])]), one])
-        y = tape.op("Mul", [tape.op("Mul", [y, cumulative]), half])
+    y = _activated(tape, y, activation, initializers)
     return _model(x, y, initializers, tape.nodes)
 
 
@@ -115,6 +108,28 @@ def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops
     model = _model(x, y, initializers, tape.nodes)
     ops.add_operator(model, operator)
     return model
+
+
+def _activated(tape: ir.tape.Tape, y: ir.Value, activation: ops.Activation, initializers: list[ir.Value]) -> ir.Value:
+    """`activation` of `y` in the form that exporters write and onnxruntime fuses."""
+
+    def number(name: str, value: float) -> ir.Value:
+        initializers.append(_initializer(name, np.float32(value)))
+        return initializers[-1]
+
+    if activation is ops.Activation.NONE:
+        return y
+    if activation is ops.Activation.SILU:
+        return tape.op("Mul", [y, tape.op("Sigmoid", [y])])
+    if activation is ops.Activation.GELU:
+        inner = tape.op("Erf", [tape.op("Div", [y, number("root", 2**0.5)])])
+    elif activation is ops.Activation.GELU_TANH:
+        cube = tape.op("Mul", [tape.op("Pow", [y, number("three", 3)]), number("cubic", 0.044715)])
+        inner = tape.op("Tanh", [tape.op("Mul", [tape.op("Add", [y, cube]), number("factor", (2 / np.pi) ** 0.5)])])
+    else:
+        return tape.op(activation.value, [y])
+    cumulative = tape.op("Add", [inner, number("one", 1)])
+    return tape.op("Mul", [tape.op("Mul", [y, cumulative]), number("half", 0.5)])
 
 
 def _model(x: ir.Value, y: ir.Value, initializers: list[ir.Value], nodes: Any) -> ir.Model:

@@ -25,13 +25,19 @@ def encoded(operator: ops.Operator, layer: Layer) -> EncodedWeight:
 def operator_model(
     operator: ops.Operator, layer: Layer, opset: int = 17, weight: EncodedWeight | None = None
 ) -> onnx.ModelProto:
-    """x [M, K] -> y [M, N] through `operator` with the weights of `layer`, or a given `weight`."""
+    """x [M, K] -> y [M, N] through `operator` with the weights of `layer`, or a given `weight`.
+
+    Operators that add a residual have it as a second input [M, N].
+    """
     arrays = ops.inputs_of(weight or encoded(operator, layer), layer.bias, layer.scale if operator.integer else None)
     x = ir.val("x", ir.DataType.FLOAT, ["M", layer.weight.shape[0]])
     y = ir.val("y", ir.DataType.FLOAT, ["M", layer.weight.shape[1]])
     constants = [ir.val(name, const_value=ir.tensor(array, name=name)) for name, array in arrays.items()]
-    node = ir.Node(ops.DOMAIN, operator.name, [x, *constants], outputs=[y], name="the_node")
-    graph = ir.Graph([x], [y], nodes=[node], initializers=constants, opset_imports={"": opset}, name="one")
+    inputs = [x]
+    if operator.residual:
+        inputs.append(ir.val("residual", ir.DataType.FLOAT, ["M", layer.weight.shape[1]]))
+    node = ir.Node(ops.DOMAIN, operator.name, [x, *constants, *inputs[1:]], outputs=[y], name="the_node")
+    graph = ir.Graph(inputs, [y], nodes=[node], initializers=constants, opset_imports={"": opset}, name="one")
     model = ir.Model(graph, ir_version=7)
     ops.add_operator(model, operator)
     return ir.to_proto(model)
@@ -46,5 +52,14 @@ def session(model: onnx.ModelProto, *, native: bool, threads: int = 1) -> ort.In
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def rows(model: onnx.ModelProto, x: np.ndarray, *, native: bool, threads: int = 1) -> np.ndarray:
-    return session(model, native=native, threads=threads).run(None, {"x": x})[0]
+def feed(model: onnx.ModelProto, x: np.ndarray, residual: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs of `model` among x and its residual."""
+    given = {"x": x, "residual": residual}
+    return {value.name: given[value.name] for value in model.graph.input}
+
+
+def rows(
+    model: onnx.ModelProto, x: np.ndarray, residual: np.ndarray | None = None, *, native: bool, threads: int = 1
+) -> np.ndarray:
+    given = feed(model, x, np.empty(0) if residual is None else residual)
+    return session(model, native=native, threads=threads).run(None, given)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from ml_dtypes import bfloat16
-from scipy.special import erf
+from scipy.special import erf, expit
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -81,3 +81,69 @@ def gelu_bound(x: F64) -> F64:
     1 + erf rounds once (it is at most 2: 2 u), then two products round: |x|/2 (3.6e-7 + u + 2u) + 2 u |x|.
     """
     return np.asarray(np.abs(x) * (1.8e-7 + 3.5 * U) + 1e-37)
+
+
+def gelu_tanh(x: F64) -> F64:
+    # x / 2 (1 + tanh(z)) = x / (1 + exp(-2 z)), which loses nothing where tanh is near -1
+    return np.asarray(x * expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_tanh_bound(x: F64) -> F64:
+    """Bound on x / (1 + e), e = exp(t) within 2.3 u, t = x (A + B x^2) rounded once in A or B, x^2, sum and product.
+
+    e is off by (4 |t| + 2.3) u of itself, x / (1 + e) by s(1 - s) times that with s = 1 / (1 + e): s(1 - s) |t| is at
+    most 0.224 and s(1 - s) 1/4; sum and quotient round once each: |x| (4 * 0.224 + 2.3 / 4 + 2) u < 3.5 u |x|. Where
+    exp overflows the result is 0: less than 3.8e-37 is lost.
+    """
+    return np.asarray(3.5 * U * np.abs(x) + 3.8e-37)
+
+
+def sigmoid_bound(x: F64) -> F64:
+    """Bound on 1 / (1 + e), e = exp(-x) within 2.3 u: sum and quotient round once each. 4.2e-39: exp overflows."""
+    return np.asarray(4.3 * U * expit(x) + 4.3e-39)
+
+
+def silu(x: F64) -> F64:
+    return np.asarray(x * expit(x))
+
+
+def silu_bound(x: F64) -> F64:
+    """As of Sigmoid, times |x|, which is below 89 where exp does not overflow."""
+    return np.asarray(4.3 * U * np.abs(silu(x)) + 3.8e-37)
+
+
+def tanh_bound(x: F64) -> F64:
+    """Bound on E / (E + 2), E = 2^n q + (2^n - 1), see epilogue-inl.h.
+
+    q is within 0.7 u, absolutely, and within 2 u of itself. E is off by 2^n 0.7 u and its last rounding: for n = 0
+    2 u of itself, for n = 1 (E >= 0.414) 4.4 u, for n = -1 (E <= -0.29) 2.2 u, otherwise less. E / (E + 2) passes on
+    2 / (E + 2) of it, 0.83 for n = 1, up to 1.2 for n = 0, 1.5 for n = -1 and 2 below, where E is within 1.3 u; sum and
+    quotient round once each: 6 u.
+    """
+    return np.asarray(6 * U * np.abs(np.tanh(x)) + 1e-44)
+
+
+# By name: the function, the bound for our kernels on an exact argument, and the largest slope, which an error of the
+# argument may be multiplied by.
+ACTIVATIONS = {
+    "Relu": (lambda x: np.maximum(x, 0), np.zeros_like, 1.0),
+    "Gelu": (gelu, gelu_bound, 1.13),
+    "GeluTanh": (gelu_tanh, gelu_tanh_bound, 1.13),
+    "Silu": (silu, silu_bound, 1.1),
+    "Sigmoid": (expit, sigmoid_bound, 0.25),
+    "Tanh": (np.tanh, tanh_bound, 1.0),
+}
+
+
+def body_bound(name: str, x: F64) -> F64:
+    """Bound on an activation's function body in a runtime whose Sigmoid and Tanh are within 8 u, absolutely, or better.
+
+    (onnxruntime's are rational functions, cut off where they come within 1e-8 of their limits; measured 2 u and 5 u.)
+    Silu multiplies by |x| and rounds. GeluTanh: tanh's argument z has seven roundings, tanh passes on at most 0.448 of
+    an error relative to z, the sum with 1 rounds at up to 2 u, two products at u each:
+    |x| / 2 (8 u + 7 * 0.448 u + 2 u + 2 * 2 u) < 9 u |x|.
+    """
+    factors = {"GeluTanh": 9 * np.abs(x), "Silu": 9 * np.abs(x), "Sigmoid": 8.0, "Tanh": 8.0}
+    if name in factors:
+        return np.asarray(factors[name] * U + np.zeros_like(x))
+    return np.asarray(ACTIVATIONS[name][1](x))

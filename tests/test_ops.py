@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx
@@ -15,8 +16,17 @@ from onnx.reference import ReferenceEvaluator
 from sparsify import kernels, ops
 from sparsify.formats import Encoding
 from sparsify.ops import OPERATORS, Activation, Operator, Values
-from tests.onemodel import operator_model, rows, session
-from tests.references import bf16, bf16_product_bound, gelu, gelu_bound, integer_product, product, product_bound
+from tests.onemodel import feed, operator_model, rows, session
+from tests.references import (
+    ACTIVATIONS,
+    U,
+    bf16,
+    bf16_product_bound,
+    body_bound,
+    integer_product,
+    product,
+    product_bound,
+)
 from tests.strategies import Layer, layers
 
 OPSETS = (11, 12, 13, 14, 16, 17, 18, 19, 21, 23)
@@ -34,12 +44,13 @@ def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
         rounded = bf16(layer.x), bf16(layer.weight), layer.bias
         linear, bound = product(*rounded), bf16_product_bound(*rounded)
     else:
-        # Gelu and Relu have slopes within [-0.13, 1.13]: an error before them is at most 1.13 times that after.
         linear, bound = product(layer.x, layer.weight, layer.bias), product_bound(layer.x, layer.weight, layer.bias)
-    if operator.activation is Activation.GELU:
-        linear, bound = gelu(linear), 1.13 * bound + gelu_bound(linear)
-    elif operator.activation is Activation.RELU:
-        linear = np.maximum(linear, 0)
+    if operator.activation:
+        function, _, slope = ACTIVATIONS[operator.activation.value]
+        linear, bound = function(linear), slope * bound + body_bound(operator.activation.value, np.abs(linear) + bound)
+    if operator.residual:  # the sum is rounded once
+        linear = linear + layer.residual
+        bound = bound + U * (np.abs(linear) + bound)
     assert y.shape == linear.shape
     assert np.all(np.abs(y - linear) <= bound)
 
@@ -67,8 +78,9 @@ def test_the_function_is_right_in_every_opset(operator: Operator, opset: int) ->
     model = operator_model(operator, layer, opset)
     onnx.checker.check_model(model)
     assert model.ir_version == ops.MIN_IR_VERSION
-    assert_right(operator, layer, rows(model, layer.x, native=False))
-    assert_right(operator, layer, ReferenceEvaluator(model).run(None, {"x": layer.x})[0])
+    assert_right(operator, layer, rows(model, layer.x, layer.residual, native=False))
+    reference = ReferenceEvaluator(model).run(None, feed(model, layer.x, layer.residual))[0]
+    assert_right(operator, layer, reference)
 
 
 @settings(deadline=None, max_examples=25)
@@ -76,7 +88,8 @@ def test_the_function_is_right_in_every_opset(operator: Operator, opset: int) ->
 def test_a_stock_session_is_right_for_any_shape(layer: Layer, operator: Operator, opset: int) -> None:
     if opset < operator.min_opset:
         return
-    assert_right(operator, layer, rows(operator_model(operator, layer, opset), layer.x, native=False))
+    model = operator_model(operator, layer, opset)
+    assert_right(operator, layer, rows(model, layer.x, layer.residual, native=False))
 
 
 @native
@@ -84,15 +97,16 @@ def test_a_stock_session_is_right_for_any_shape(layer: Layer, operator: Operator
 @given(layer=layers(), operator=st.sampled_from(list(OPERATORS.values())), threads=st.sampled_from([1, 2]))
 def test_a_session_with_our_kernels_is_right_for_any_shape(layer: Layer, operator: Operator, threads: int) -> None:
     model = operator_model(operator, layer)
-    assert_right(operator, layer, rows(model, layer.x, native=True, threads=threads))
+    assert_right(operator, layer, rows(model, layer.x, layer.residual, native=True, threads=threads))
 
 
 @native
-@pytest.mark.parametrize("name", ["SparseMatMulInt8", "SparseMatMulInt8DeltaRelu"])
+@pytest.mark.parametrize("name", ["SparseMatMulInt8", "SparseMatMulInt8DeltaRelu", "SparseMatMulInt8Add"])
 def test_kernel_and_function_agree_to_the_bit_on_integers(name: str) -> None:
     layer = some_layer()
     model = operator_model(OPERATORS[name], layer)
-    assert np.array_equal(rows(model, layer.x, native=True), rows(model, layer.x, native=False))
+    y = rows(model, layer.x, layer.residual, native=True)
+    assert np.array_equal(y, rows(model, layer.x, layer.residual, native=False))
 
 
 @native
@@ -158,6 +172,35 @@ def test_the_wrong_width_is_an_error_that_says_both() -> None:
 
 
 @native
+@pytest.mark.parametrize("shape", [(1, 37), (37,), (9, 1), (1, 9, 37)])
+@pytest.mark.parametrize("name", ["SparseMatMulAdd", "SparseMatMulInt8DeltaAdd", "SparseMatMulColumnsAdd"])
+def test_a_residual_of_another_shape_is_an_error_that_says_both(name: str, shape: tuple[int, ...]) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS[name], layer)
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    with pytest.raises(Exception, match=rf"residual has shape {re.escape(str(list(shape)))}, the product \[9, 37\]"):
+        rows(model, layer.x, np.zeros(shape, np.float32), native=True)
+
+
+@native
+@pytest.mark.parametrize("name", ["SparseMatMulAdd", "SparseMatMulInt8Add"])
+def test_a_residual_has_the_dimensions_of_its_product(name: str) -> None:
+    layer = some_layer()
+    model = operator_model(OPERATORS[name], layer)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    for shape in ((0,), (3, 3), (1, 3, 3)):
+        x, residual = (
+            layer.x[: np.prod(shape)].reshape(*shape, 130),
+            layer.residual[: np.prod(shape)].reshape(*shape, 37),
+        )
+        y = rows(model, x, residual, native=True)
+        flat = rows(model, layer.x, layer.residual, native=True)[: np.prod(shape)]
+        assert np.array_equal(y, flat.reshape(residual.shape)) or not OPERATORS[name].integer
+        assert y.shape == residual.shape
+
+
+@native
 def test_weights_that_are_not_constant_are_an_error() -> None:
     model = operator_model(OPERATORS["SparseMatMul"], some_layer())
     values = next(t for t in model.graph.initializer if t.name == "values")
@@ -173,9 +216,10 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_spell_semantics_and_are_unique() -> None:
-    assert len(OPERATORS) == 21
+    assert len(OPERATORS) == 7 * (7 + 1)
     assert Operator(Values.INT8, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
+    assert Operator(Values.FP32, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
     for name, operator in OPERATORS.items():
         assert ops.operator_of(ir.Node(ops.DOMAIN, name, [])) == operator
-        assert operator.linear == dataclasses.replace(operator, activation=Activation.NONE)
+        assert operator.linear == dataclasses.replace(operator, activation=Activation.NONE, residual=False)
     assert ops.operator_of(ir.Node("", "MatMul", [])) is None

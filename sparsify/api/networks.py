@@ -17,7 +17,7 @@ from sparsify.formats import Encoding, encode_columns
 Layer = tuple[Any, "npt.ArrayLike | None", "str | None"]
 
 OPSET = 18
-_ACTIVATIONS = {None: ops.Activation.NONE, "Relu": ops.Activation.RELU, "Gelu": ops.Activation.GELU}
+_ACTIVATIONS = {a.value or None: a for a in ops.Activation}
 
 
 def from_scipy(layers: Sequence[Layer]) -> ir.Model:
@@ -25,7 +25,8 @@ def from_scipy(layers: Sequence[Layer]) -> ir.Model:
 
     Args:
         layers: (W, bias, activation) each: W any SciPy sparse matrix [inputs, outputs], bias [outputs] or None,
-            activation "Relu", "Gelu" or None. A layer has as many inputs as the one before it has outputs.
+            activation "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh" or None. A layer has as many inputs as
+            the one before it has outputs.
 
     Returns:
         A model from `x` float32 [batch, inputs] to `y` float32 [batch, outputs], opset 18.

@@ -19,13 +19,13 @@ class Bf16ByFp32 final : public Product {
     product_ = make(wide, std::move(epilogue));
   }
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const int64_t size = rows * k_;
     auto* rounded = reinterpret_cast<float*>(outer_scratch(size * static_cast<int64_t>(sizeof(float))));
     pool.each((size + kTask - 1) / kTask, [&](int64_t task) {
       for (int64_t i = task * kTask; i < std::min((task + 1) * kTask, size); ++i) rounded[i] = round_bf16(x[i]);
     });
-    product_->run(rounded, rows, y, pool);
+    product_->run(rounded, rows, residual, y, pool);
   }
 
   int64_t bytes() const override { return product_->bytes(); }

@@ -108,7 +108,7 @@ class Bf16Permute final : public Product {
         activation_(epilogue.activation),
         least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const RoundedRows rounded(rows, w_.k);
     round(x, rows, rounded, pool);
 
@@ -121,7 +121,7 @@ class Bf16Permute final : public Product {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
       for (int64_t m = first; m < last; m += kRows) {
-        for (int64_t p = pair; p < end; ++p) tile(p, rounded, m, std::min(kRows, last - m), y);
+        for (int64_t p = pair; p < end; ++p) tile(p, rounded, m, std::min(kRows, last - m), residual, y);
       }
     });
   }
@@ -153,7 +153,7 @@ class Bf16Permute final : public Product {
   }
 
   template <int R, int G>
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, float* y) const {
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
     constexpr int C = R == 1 ? 4 : R <= 3 ? 2 : 1;
     Sums<R, G> acc[C];
     for (int c = 0; c < C; ++c) {
@@ -168,13 +168,14 @@ class Bf16Permute final : public Product {
         for (int r = 0; r < R; ++r) acc[0][g][r] = _mm512_add_ps(acc[0][g][r], acc[c][g][r]);
       }
     }
-    finish<R, G>(acc[0], pair * kPair, y + m * w_.n);
+    finish<R, G>(acc[0], pair * kPair, residual == nullptr ? nullptr : residual + m * w_.n, y + m * w_.n);
   }
 
-  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Gelu is too long to unroll: it goes over what
-  // was stored, which is still in L1.
+  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. What is longer than Relu
+  // goes over what was stored, which is still in L1, and so does a residual.
   template <int R, int G>
-  void finish(const Sums<R, G>& acc, int64_t c, float* y) const {
+  void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
+    const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
@@ -183,29 +184,31 @@ class Bf16Permute final : public Product {
       for (int r = 0; r < R; ++r) {
         _mm512_mask_storeu_ps(y + r * w_.n + c, inside, _mm512_max_ps(least_, _mm512_add_ps(acc[g][r], bias)));
       }
-      if (activation_ != Activation::kGelu) continue;
+      if (!longer && residual == nullptr) continue;
       for (int r = 0; r < R; ++r) {
-        const __m512 v = _mm512_maskz_loadu_ps(inside, y + r * w_.n + c);
-        _mm512_mask_storeu_ps(y + r * w_.n + c, inside, activate<Avx512Lanes>(v, Activation::kGelu));
+        __m512 v = _mm512_maskz_loadu_ps(inside, y + r * w_.n + c);
+        if (longer) v = activate<Avx512Lanes>(v, activation_);
+        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + r * w_.n + c));
+        _mm512_mask_storeu_ps(y + r * w_.n + c, inside, v);
       }
     }
   }
 
   template <int R>
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, float* y) const {
-    w_.groups(pair) == 2 ? tile<R, 2>(pair, in, m, y) : tile<R, 1>(pair, in, m, y);
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
+    w_.groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
   }
 
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, int64_t rows, float* y) const {
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {
     switch (rows) {
-      case 1: return tile<1>(pair, in, m, y);
-      case 2: return tile<2>(pair, in, m, y);
-      case 3: return tile<3>(pair, in, m, y);
-      case 4: return tile<4>(pair, in, m, y);
-      case 5: return tile<5>(pair, in, m, y);
-      case 6: return tile<6>(pair, in, m, y);
-      case 7: return tile<7>(pair, in, m, y);
-      default: return tile<8>(pair, in, m, y);
+      case 1: return tile<1>(pair, in, m, residual, y);
+      case 2: return tile<2>(pair, in, m, residual, y);
+      case 3: return tile<3>(pair, in, m, residual, y);
+      case 4: return tile<4>(pair, in, m, residual, y);
+      case 5: return tile<5>(pair, in, m, residual, y);
+      case 6: return tile<6>(pair, in, m, residual, y);
+      case 7: return tile<7>(pair, in, m, residual, y);
+      default: return tile<8>(pair, in, m, residual, y);
     }
   }
 

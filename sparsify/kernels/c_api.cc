@@ -66,8 +66,8 @@ SPARSIFY_EXPORT const char* sparsify_kernels() {
   return lines.c_str();
 }
 
-// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns; gap_bytes: 1, 2 or 4; activation: 0
-// none, 1 Relu, 2 Gelu; scale: null for float kernels. Null on failure, with the reason in error [error_size].
+// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns; gap_bytes: 1, 2 or 4; activation: place
+// in enum Activation; scale: null for float kernels. Null on failure, with the reason in error [error_size].
 SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const int32_t* rows,
                                        const void* positions, int64_t position_count, int gap_bytes,
                                        const void* values, int64_t count, const float* scale, const float* bias,
@@ -107,9 +107,9 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
   return product;
 }
 
-// y [rows, N] = product of x [rows, K], on the calling thread.
-SPARSIFY_EXPORT void sparsify_run(const Product* product, const float* x, int64_t rows, float* y) {
-  product->run(x, rows, y, sparsify::SerialPool());
+// y [rows, N] = product of x [rows, K], plus residual [rows, N] unless it is null, on the calling thread.
+SPARSIFY_EXPORT void sparsify_run(const Product* product, const float* x, int64_t rows, const float* residual, float* y) {
+  product->run(x, rows, residual, y, sparsify::SerialPool());
 }
 
 SPARSIFY_EXPORT int64_t sparsify_bytes(const Product* product) { return product->bytes(); }

@@ -1,8 +1,8 @@
 // The contract between the packed product kernels and everything around them.
 //
-//   Y[M,N] = act(X[M,K] W[K,N] + bias[N])                    Fp32 and Columns products
-//   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N])              Bf16 products; bf16(): to nearest, ties to even
-//   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias)      Int8 products; q, z, s per row of X, see quantize.h
+//   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32 and Columns products
+//   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest even
+//   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias) + residual      Int8 products; q, z, s per row of X, see quantize.h
 //
 // A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
 // multiplies rows by it in run(). What it means is written once, in sparsify/ops/bodies.py. A kernel that is not
@@ -17,7 +17,7 @@
 
 namespace sparsify {
 
-enum class Activation { kNone, kRelu, kGelu };
+enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh };
 
 // ISA paths. Each architecture has a ladder of its own, lowest first; scalar is the foot of both. A path also runs
 // the kernels of lower paths of its ladder, as far as this CPU has their instructions (Zen 4 runs avx512_vbmi and
@@ -59,9 +59,10 @@ class Pool {
 class Product {
  public:
   virtual ~Product() = default;
-  // x [rows, K] and y [rows, N], row-major, any alignment, not overlapping; rows >= 0. Thread-safe.
+  // x [rows, K], residual [rows, N] or null for none, and y [rows, N], row-major, any alignment, y overlapping neither;
+  // rows >= 0. Thread-safe.
   // Allocates nothing but the growth of the calling thread's scratch arena.
-  virtual void run(const float* x, int64_t rows, float* y, const Pool& pool) const = 0;
+  virtual void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const = 0;
   // Bytes of packed weights held.
   virtual int64_t bytes() const = 0;
 };

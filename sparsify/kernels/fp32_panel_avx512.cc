@@ -116,7 +116,7 @@ class Fp32Panel final : public Product {
     pack(w);
   }
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const int64_t panels = (rows + kPanel - 1) / kPanel;
     const int64_t size = (k_ + 1) * kPanel;  // floats of a panel and its poison
     auto* panel = reinterpret_cast<float*>(scratch(panels * size * 4));
@@ -128,7 +128,8 @@ class Fp32Panel final : public Product {
     // A task is all panels of one chunk: its weights stay in cache.
     pool.each(chunks_, [&](int64_t chunk) {
       for (int64_t p = 0; p < panels; ++p) {
-        multiply(chunk, panel + p * size, rows_of(p), y + p * kPanel * n_);
+        const int64_t at = p * kPanel * n_;
+        multiply(chunk, panel + p * size, rows_of(p), residual == nullptr ? nullptr : residual + at, y + at);
       }
     });
   }
@@ -174,7 +175,7 @@ class Fp32Panel final : public Product {
 
   // One chunk of columns for one panel of R * 16 lanes: partial sums, transposed back, epilogue.
   template <int R>
-  void multiply(int64_t chunk, const float* poison, int64_t rows, float* y) const {
+  void multiply(int64_t chunk, const float* poison, int64_t rows, const float* residual, float* y) const {
     constexpr int kChains = 4 / R;  // an FMA takes 4 cycles, one starts each: fewer than 4 in flight would wait
     const float* panel = poison + kPanel;
     alignas(64) float sum[kChunk][16 * R];
@@ -211,19 +212,22 @@ class Fp32Panel final : public Product {
         for (int i = 0; i < 16; ++i) v[i] = _mm512_load_ps(sum[c + i] + m);
         transpose(v);
         for (int64_t i = 0; i < std::min<int64_t>(16, rows - m); ++i) {
-          const __m512 out = activate<Avx512Lanes>(_mm512_add_ps(v[i], bias), epilogue_.activation);
-          _mm512_mask_storeu_ps(y + (m + i) * n_ + chunk * kChunk + c, first_lanes(columns - c), out);
+          const int64_t at = (m + i) * n_ + chunk * kChunk + c;
+          const __mmask16 inside = first_lanes(columns - c);
+          __m512 out = activate<Avx512Lanes>(_mm512_add_ps(v[i], bias), epilogue_.activation);
+          if (residual != nullptr) out = _mm512_add_ps(out, _mm512_maskz_loadu_ps(inside, residual + at));
+          _mm512_mask_storeu_ps(y + at, inside, out);
         }
       }
     }
   }
 
-  void multiply(int64_t chunk, const float* panel, int64_t rows, float* y) const {
+  void multiply(int64_t chunk, const float* panel, int64_t rows, const float* residual, float* y) const {
     switch ((rows + 15) / 16) {
-      case 1: return multiply<1>(chunk, panel, rows, y);
-      case 2: return multiply<2>(chunk, panel, rows, y);
-      case 3: return multiply<3>(chunk, panel, rows, y);
-      default: return multiply<4>(chunk, panel, rows, y);
+      case 1: return multiply<1>(chunk, panel, rows, residual, y);
+      case 2: return multiply<2>(chunk, panel, rows, residual, y);
+      case 3: return multiply<3>(chunk, panel, rows, residual, y);
+      default: return multiply<4>(chunk, panel, rows, residual, y);
     }
   }
 

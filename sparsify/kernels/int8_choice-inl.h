@@ -35,9 +35,9 @@ class Int8Choice final : public Product {
     if (exact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
   }
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const bool panels = panels_ != nullptr && panels_win(rows);
-    panels ? panels_->run(x, rows, y, pool) : permute_.run(x, rows, y, pool);
+    panels ? panels_->run(x, rows, residual, y, pool) : permute_.run(x, rows, residual, y, pool);
   }
 
   int64_t bytes() const override { return permute_.bytes() + (panels_ != nullptr ? panels_->bytes() : 0); }

@@ -35,7 +35,7 @@ class Int8Permute final : public Product {
   Int8Permute(const Csc<int8_t>& w, const Epilogue& epilogue)
       : stream_(pack_int8(w, epilogue, L::kLayout)), activation_(epilogue.activation) {}
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const QuantizedRows quantized(rows, stream_.k);
     quantize_rows<V, L::kSigned>(x, rows, stream_.k, quantized, pool);
 
@@ -49,7 +49,7 @@ class Int8Permute final : public Product {
       const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
       for (int64_t m = first; m < last; m += L::kRows) {
         for (int64_t g = group; g < end; ++g) {
-          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), y);
+          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), residual, y);
         }
       }
     });
@@ -100,7 +100,7 @@ class Int8Permute final : public Product {
   }
 
   template <int R>
-  void tile(int64_t group, const QuantizedRows& in, int64_t m, float* y) const {
+  void tile(int64_t group, const QuantizedRows& in, int64_t m, const float* residual, float* y) const {
     typename L::Sum sum[R];
     for (auto& row : sum) row = L::zero();
     accumulate<R>(stream_.code.data() + group * stream_.blocks, stream_.blocks,
@@ -115,18 +115,20 @@ class Int8Permute final : public Product {
         auto v = V::to_float(V::sub(L::part(sum[r], part), shift));
         v = V::mul(V::mul(v, V::set(in.scale[m + r])), scale);
         v = activate<V>(V::add(v, bias), activation_);
-        V::store_first(y + (m + r) * stream_.n + c, stream_.n - c, v);
+        const int64_t at = (m + r) * stream_.n + c;
+        if (residual != nullptr) v = V::add(v, V::load_first(residual + at, stream_.n - c));
+        V::store_first(y + at, stream_.n - c, v);
       }
     }
   }
 
   // 1 <= rows <= R
   template <int R>
-  void tile(int64_t group, const QuantizedRows& in, int64_t m, int64_t rows, float* y) const {
+  void tile(int64_t group, const QuantizedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {
     if constexpr (R > 1) {
-      if (rows < R) return tile<R - 1>(group, in, m, rows, y);
+      if (rows < R) return tile<R - 1>(group, in, m, rows, residual, y);
     }
-    tile<R>(group, in, m, y);
+    tile<R>(group, in, m, residual, y);
   }
 
   Int8Stream stream_;

@@ -91,7 +91,7 @@ class Int8Permute final : public Product {
     fill_stream(w);
   }
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const QuantizedRows quantized(rows, k_);
     quantize(x, rows, quantized, pool);
 
@@ -103,7 +103,7 @@ class Int8Permute final : public Product {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, pairs_);
       for (int64_t m = first; m < last; m += kRows) {
-        for (int64_t p = pair; p < end; ++p) tile(p, quantized, m, std::min(kRows, last - m), y);
+        for (int64_t p = pair; p < end; ++p) tile(p, quantized, m, std::min(kRows, last - m), residual, y);
       }
     });
   }
@@ -179,20 +179,22 @@ class Int8Permute final : public Product {
   }
 
   template <int R, int G>
-  void tile(int64_t pair, const QuantizedRows& in, int64_t m, float* y) const {
+  void tile(int64_t pair, const QuantizedRows& in, int64_t m, const float* residual, float* y) const {
     __m512i acc[G][R];
     for (auto& group : acc) {
       for (auto& row : group) row = _mm512_setzero_si512();
     }
     accumulate<R, G>(steps_.data() + pair * blocks_, blocks_, stream_.get() + offset_[pair * blocks_],
                      in.q + m * in.stride, in.stride, acc);
-    finish<R, G>(acc, pair * kPair, in, m, y);
+    finish<R, G>(acc, pair * kPair, in, m, residual, y);
   }
 
   // Dequantise, bias, activation, store: acc[g][r] is row m + r, columns c + 16 g. Unrolled, so that acc never leaves
-  // its registers; Gelu is too long for that and goes over what was stored, which is still in L1.
+  // its registers; what is longer than Relu goes over what was stored, which is still in L1, and so does a residual.
   template <int R, int G>
-  void finish(const __m512i (&acc)[G][R], int64_t c, const QuantizedRows& in, int64_t m, float* y) const {
+  void finish(const __m512i (&acc)[G][R], int64_t c, const QuantizedRows& in, int64_t m, const float* residual,
+              float* y) const {
+    const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512i sum = _mm512_load_si512(column_sum_.get() + c);
@@ -206,29 +208,31 @@ class Int8Permute final : public Product {
         const __m512 v = _mm512_mul_ps(_mm512_mul_ps(total, _mm512_set1_ps(in.scale[m + r])), scale);
         _mm512_mask_storeu_ps(out + r * n_, inside, _mm512_max_ps(least_, _mm512_add_ps(v, bias)));
       }
-      if (activation_ != Activation::kGelu) continue;
+      if (!longer && residual == nullptr) continue;
       for (int r = 0; r < R; ++r) {
-        const __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n_);
-        _mm512_mask_storeu_ps(out + r * n_, inside, activate<Avx512Lanes>(v, Activation::kGelu));
+        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n_);
+        if (longer) v = activate<Avx512Lanes>(v, activation_);
+        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + (m + r) * n_ + c));
+        _mm512_mask_storeu_ps(out + r * n_, inside, v);
       }
     }
   }
 
   template <int R>
-  void tile(int64_t pair, const QuantizedRows& in, int64_t m, float* y) const {
-    groups(pair) == 2 ? tile<R, 2>(pair, in, m, y) : tile<R, 1>(pair, in, m, y);
+  void tile(int64_t pair, const QuantizedRows& in, int64_t m, const float* residual, float* y) const {
+    groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
   }
 
-  void tile(int64_t pair, const QuantizedRows& in, int64_t m, int64_t rows, float* y) const {
+  void tile(int64_t pair, const QuantizedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {
     switch (rows) {
-      case 1: return tile<1>(pair, in, m, y);
-      case 2: return tile<2>(pair, in, m, y);
-      case 3: return tile<3>(pair, in, m, y);
-      case 4: return tile<4>(pair, in, m, y);
-      case 5: return tile<5>(pair, in, m, y);
-      case 6: return tile<6>(pair, in, m, y);
-      case 7: return tile<7>(pair, in, m, y);
-      default: return tile<8>(pair, in, m, y);
+      case 1: return tile<1>(pair, in, m, residual, y);
+      case 2: return tile<2>(pair, in, m, residual, y);
+      case 3: return tile<3>(pair, in, m, residual, y);
+      case 4: return tile<4>(pair, in, m, residual, y);
+      case 5: return tile<5>(pair, in, m, residual, y);
+      case 6: return tile<6>(pair, in, m, residual, y);
+      case 7: return tile<7>(pair, in, m, residual, y);
+      default: return tile<8>(pair, in, m, residual, y);
     }
   }
 

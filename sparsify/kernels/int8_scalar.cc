@@ -37,24 +37,26 @@ class Int8Scalar final : public Product {
     }
   }
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     QuantizedRows quantized(rows, w_.k);
     pool.each(rows, [&](int64_t m) {
       const RowScale row = row_scale(range_of(x + m * w_.k, w_.k));
       fill(x + m * w_.k, w_.k, row, quantized.q + m * quantized.stride);
-      multiply(quantized.q + m * quantized.stride, row, y + m * w_.n);
+      const float* added = residual == nullptr ? nullptr : residual + m * w_.n;
+      multiply(quantized.q + m * quantized.stride, row, added, y + m * w_.n);
     });
   }
 
   int64_t bytes() const override { return w_.nnz() * 5; }
 
  private:
-  void multiply(const uint8_t* q, const RowScale& row, float* y) const {
+  void multiply(const uint8_t* q, const RowScale& row, const float* residual, float* y) const {
     for (int64_t c = 0; c < w_.n; ++c) {
       int32_t sum = 0;
       for (int64_t i = w_.start[c]; i < w_.start[c + 1]; ++i) sum += q[w_.row[i]] * w_.value[i];
       const auto total = static_cast<float>(sum - row.zero_point * column_sum_[c]);
       y[c] = activate<ScalarLanes>(total * row.scale * epilogue_.scale[c] + epilogue_.bias[c], epilogue_.activation);
+      if (residual != nullptr) y[c] += residual[c];
     }
   }
 

@@ -14,7 +14,7 @@ from sparsify.formats import EncodedWeight, Encoding
 from sparsify.kernels import isas, library
 
 _ENCODINGS = (Encoding.BITMASK, Encoding.DELTA, Encoding.COLUMNS)
-_ACTIVATIONS = ("", "Relu", "Gelu")
+_ACTIVATIONS = ("", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh")
 _MESSAGE_BYTES = 512
 
 
@@ -44,7 +44,7 @@ class Product:
         weight: float32 values for fp32 and columns kernels, int8 for int8 kernels, bfloat16 for bf16 kernels.
         bias: float32 [N].
         scale: float32 [N] for int8 kernels, else None.
-        activation: "", "Relu" or "Gelu".
+        activation: one of `ops.Activation`.
 
     Raises:
         ValueError: the encoding is not that of a matrix, or this CPU has no such kernel; says which.
@@ -82,11 +82,17 @@ class Product:
         if not self._handle:
             raise ValueError(message.value.decode())
 
-    def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """X float32 [M, K] -> Y float32 [M, N], on the calling thread."""
+    def run(
+        self, x: npt.NDArray[np.float32], residual: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """X float32 [M, K] -> Y float32 [M, N], plus the residual float32 [M, N], on the calling thread."""
         x = np.ascontiguousarray(x, np.float32)
         y = np.empty((x.shape[0], self.shape[1]), np.float32)
-        self._library.sparsify_run(self._handle, _pointer(x), x.shape[0], _pointer(y))
+        if residual is not None:
+            residual = np.ascontiguousarray(residual, np.float32)
+            if residual.shape != y.shape:
+                raise ValueError(f"the residual has shape {list(residual.shape)}, the product {list(y.shape)}")
+        self._library.sparsify_run(self._handle, _pointer(x), x.shape[0], _pointer(residual), _pointer(y))
         return y
 
     @property
@@ -113,7 +119,7 @@ def _typed_library() -> ctypes.CDLL:
         pointer, pointer, size, ctypes.c_int, pointer, size,  # rows, positions, values
         pointer, pointer, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t,  # scale, bias, activation, message
     ]  # fmt: skip
-    found.sparsify_run.argtypes = [pointer, pointer, size, pointer]
+    found.sparsify_run.argtypes = [pointer, pointer, size, pointer, pointer]
     found.sparsify_run.restype = None
     found.sparsify_bytes.argtypes = [pointer]
     found.sparsify_bytes.restype = size

@@ -1,7 +1,8 @@
 // The operators of the domain ai.sparsify as onnxruntime custom ops. Exports RegisterCustomOps.
 //
 // A session packs an operator's constant inputs once, when it is created; whatever is wrong with them is an error of
-// the session that names the node. Inputs: X, positions..., values, shape, [scale,] bias; see sparsify/ops.
+// the session that names the node. Inputs: X, positions..., values, shape, [scale,] bias
+// [, residual]; see sparsify/ops.
 #include <cstring>
 #include <memory>
 #include <new>
@@ -24,6 +25,7 @@ struct Operator {
   Format format;
   Encoding encoding;
   Activation activation;
+  bool residual;
 
   bool integer() const { return format == Format::kInt8; }
   int value_type() const {
@@ -31,7 +33,9 @@ struct Operator {
     return format == Format::kBf16 ? ort::kBfloat16 : ort::kFloat;
   }
   size_t values_at() const { return encoding == Encoding::kColumns ? 3 : 2; }
-  size_t input_count() const { return values_at() + (integer() ? 4 : 3); }
+  size_t bias_at() const { return values_at() + (integer() ? 3 : 2); }
+  size_t residual_at() const { return bias_at() + 1; }
+  size_t input_count() const { return bias_at() + (residual ? 2 : 1); }
 };
 
 const Operator& of(const OrtCustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
@@ -158,11 +162,12 @@ std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory
 struct Kernel {
   std::unique_ptr<Product> product;
   int64_t k, n;
+  size_t residual_at;  // 0: none
 };
 
 std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* info) {
   const Encoded encoded = read_encoded(op, info);
-  const size_t bias_at = op.input_count() - 1;
+  const size_t bias_at = op.bias_at();
   Epilogue epilogue;
   epilogue.activation = op.activation;
   epilogue.bias = floats(constant(info, bias_at, "bias", ort::kFloat, encoded.n));
@@ -174,7 +179,7 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
     case Format::kBf16: product = pack<uint16_t>(encoded, std::move(epilogue), kernel.make_bf16); break;
     default: product = pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
   }
-  return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n});
+  return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n, op.residual ? op.residual_at() : 0});
 }
 
 // onnxruntime's own intra-op threads.
@@ -191,10 +196,31 @@ class OrtPool final : public Pool {
   const OrtKernelContext* context_;
 };
 
+Tensor input(OrtKernelContext* context, size_t index) {
+  const OrtValue* value = nullptr;
+  check(ort::KernelContext_GetInput(g_api)(context, index, &value), "give an input");
+  return read(value);
+}
+
+std::string text(const std::vector<int64_t>& dimensions) {
+  std::string out;
+  for (const int64_t d : dimensions) out += (out.empty() ? "[" : ", ") + std::to_string(d);
+  return out.empty() ? "[]" : out + "]";
+}
+
+// The residual, [..., N] as Y; null where the operator has none.
+const float* residual_for(const Kernel& kernel, OrtKernelContext* context, const std::vector<int64_t>& dimensions) {
+  if (kernel.residual_at == 0) return nullptr;
+  const Tensor residual = input(context, kernel.residual_at);
+  if (residual.dimensions != dimensions) {
+    throw Failure{"ai.sparsify: the residual has shape " + text(residual.dimensions) + ", the product " +
+                  text(dimensions)};
+  }
+  return static_cast<const float*>(residual.data);
+}
+
 void compute(const Kernel& kernel, OrtKernelContext* context) {
-  const OrtValue* input = nullptr;
-  check(ort::KernelContext_GetInput(g_api)(context, 0, &input), "give the input");
-  const Tensor x = read(input);
+  const Tensor x = input(context, 0);
   if (x.dimensions.empty() || x.dimensions.back() != kernel.k) {
     const auto last = x.dimensions.empty() ? std::string("no") : std::to_string(x.dimensions.back());
     throw Failure{"ai.sparsify: X has " + last + " inputs in its last dimension, the weight has " +
@@ -202,12 +228,13 @@ void compute(const Kernel& kernel, OrtKernelContext* context) {
   }
   std::vector<int64_t> dimensions = x.dimensions;
   dimensions.back() = kernel.n;
+  const float* residual = residual_for(kernel, context, dimensions);
   OrtValue* output = nullptr;
   check(ort::KernelContext_GetOutput(g_api)(context, 0, dimensions.data(), dimensions.size(), &output),
         "give the output");
   void* y = nullptr;
   check(ort::GetTensorMutableData(g_api)(output, &y), "give the output's data");
-  kernel.product->run(static_cast<const float*>(x.data), x.size() / kernel.k, static_cast<float*>(y),
+  kernel.product->run(static_cast<const float*>(x.data), x.size() / kernel.k, residual, static_cast<float*>(y),
                       OrtPool(context));
 }
 
@@ -239,16 +266,17 @@ int input_type(const OrtCustomOp* op, size_t index) {
   return o.encoding == Encoding::kBitmask ? ort::kUint8 : ort::kUndefined;  // gaps: one of three types
 }
 
-Operator make_operator(Format format, Encoding encoding, Activation activation) {
+Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual) {
   static const char* const kFormats[] = {"", "Int8", "", "Bf16"};
   static const char* const kEncodings[] = {"", "Delta", "Columns"};
-  static const char* const kActivations[] = {"", "Relu", "Gelu"};
+  static const char* const kActivations[] = {"", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh"};
   Operator op{};
   op.name = std::string("SparseMatMul") + kFormats[static_cast<int>(format)] + kEncodings[static_cast<int>(encoding)] +
-            kActivations[static_cast<int>(activation)];
+            kActivations[static_cast<int>(activation)] + (residual ? "Add" : "");
   op.format = format;
   op.encoding = encoding;
   op.activation = activation;
+  op.residual = residual;
   op.ort.version = ort::kOpVersion;
   op.ort.GetName = [](const OrtCustomOp* o) { return of(o).name.c_str(); };
   op.ort.GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
@@ -272,13 +300,15 @@ Operator make_operator(Format format, Encoding encoding, Activation activation) 
 const std::vector<Operator>& operators() {
   static const std::vector<Operator> all = [] {
     std::vector<Operator> ops;
-    for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu}) {
+    const auto add = [&](Activation activation, bool residual) {
       for (const Format format : {Format::kFp32, Format::kInt8, Format::kBf16}) {
-        ops.push_back(make_operator(format, Encoding::kBitmask, activation));
-        ops.push_back(make_operator(format, Encoding::kDelta, activation));
+        ops.push_back(make_operator(format, Encoding::kBitmask, activation, residual));
+        ops.push_back(make_operator(format, Encoding::kDelta, activation, residual));
       }
-      ops.push_back(make_operator(Format::kColumns, Encoding::kColumns, activation));
-    }
+      ops.push_back(make_operator(Format::kColumns, Encoding::kColumns, activation, residual));
+    };
+    for (int i = 0; i <= static_cast<int>(Activation::kTanh); ++i) add(static_cast<Activation>(i), false);
+    add(Activation::kNone, true);
     return ops;
   }();
   return all;

@@ -38,7 +38,7 @@ class Panel final : public Product {
   Panel(const Csc<Weight>& w, const Epilogue& epilogue)
       : weights_(pack_panel(w, epilogue)), activation_(epilogue.activation) {}
 
-  void run(const float* x, int64_t rows, float* y, const Pool& pool) const override {
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const int64_t panels = (rows + kTokens - 1) / kTokens;
     const int64_t size = (weights_.k + 1) * kTokens;  // floats: a header, and the panel
     auto* memory = reinterpret_cast<float*>(scratch(panels * size * static_cast<int64_t>(sizeof(float))));
@@ -54,7 +54,9 @@ class Panel final : public Product {
     // A task is all panels of one chunk: its weights stay in cache.
     pool.each(weights_.chunks, [&](int64_t chunk) {
       for (int64_t p = 0; p < panels; ++p) {
-        multiply<kTokens / kLanes>(chunk, memory + p * size, rows_of(p), y + p * kTokens * weights_.n);
+        const int64_t at = p * kTokens * weights_.n;
+        const float* added = residual == nullptr ? nullptr : residual + at;
+        multiply<kTokens / kLanes>(chunk, memory + p * size, rows_of(p), added, y + at);
       }
     });
   }
@@ -135,7 +137,7 @@ class Panel final : public Product {
   }
 
   template <int R>
-  void multiply(int64_t chunk, const float* header, float* y, int64_t rows) const {
+  void multiply(int64_t chunk, const float* header, const float* residual, float* y, int64_t rows) const {
     alignas(64) float sum[kChunk][kLanes * R];
     for (auto& column : sum) {
       if constexpr (kInteger) {
@@ -155,9 +157,10 @@ class Panel final : public Product {
         V::transpose(v);
         for (int64_t i = 0; i < std::min<int64_t>(kLanes, rows - m); ++i) {
           if constexpr (kInteger) v[i] = V::mul(V::mul(v[i], V::set(header[m + i])), scale);
-          const auto out = activate<V>(V::add(v[i], bias), activation_);
-          float* to = y + (m + i) * weights_.n + first + c;
-          columns - c >= kLanes ? V::store(to, out) : V::store_first(to, columns - c, out);
+          auto out = activate<V>(V::add(v[i], bias), activation_);
+          const int64_t at = (m + i) * weights_.n + first + c;
+          if (residual != nullptr) out = V::add(out, V::load_first(residual + at, columns - c));
+          columns - c >= kLanes ? V::store(y + at, out) : V::store_first(y + at, columns - c, out);
         }
       }
     }
@@ -165,11 +168,11 @@ class Panel final : public Product {
 
   // 1 <= rows <= R * kLanes
   template <int R>
-  void multiply(int64_t chunk, const float* header, int64_t rows, float* y) const {
+  void multiply(int64_t chunk, const float* header, int64_t rows, const float* residual, float* y) const {
     if constexpr (R > 1) {
-      if (rows <= (R - 1) * kLanes) return multiply<R - 1>(chunk, header, rows, y);
+      if (rows <= (R - 1) * kLanes) return multiply<R - 1>(chunk, header, rows, residual, y);
     }
-    multiply<R>(chunk, header, y, rows);
+    multiply<R>(chunk, header, residual, y, rows);
   }
 
   PanelWeights weights_;

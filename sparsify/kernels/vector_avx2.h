@@ -22,6 +22,11 @@ struct Avx2Lanes {
   static Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
   static Float round(Float v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
+  // 2^n for an integer n from -127, which gives 0, to 128, which gives infinity; anything for NaN.
+  static Float power_of_2(Float n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(to_int(n), set_int(127)), 23));
+  }
+
   static Float load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
   static Float load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first(count)); }

@@ -25,6 +25,11 @@ struct Avx512Lanes {
   static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
   static Float round(Float v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
+  // 2^n for an integer n from -127, which gives 0, to 128, which gives infinity; anything for NaN.
+  static Float power_of_2(Float n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(to_int(n), set_int(127)), 23));
+  }
+
   static Float load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
   static Float load_first(const float* p, int64_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }

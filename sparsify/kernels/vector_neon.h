@@ -24,6 +24,11 @@ struct NeonLanes {
   static Float max(Float a, Float b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static Float round(Float v) { return vrndnq_f32(v); }
 
+  // 2^n for an integer n from -127, which gives 0, to 128, which gives infinity; anything for NaN.
+  static Float power_of_2(Float n) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(to_int(n), set_int(127)), 23));
+  }
+
   static Float load(const float* p) { return vld1q_f32(p); }
   static void store(float* p, Float v) { vst1q_f32(p, v); }
   static Float load_first(const float* p, int64_t count) {

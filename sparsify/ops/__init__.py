@@ -1,6 +1,7 @@
 """The operators of `ai.sparsify`: names, what they mean, and how to put one into a model.
 
-An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns][Relu|Gelu].
+An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns], then nothing, an activation
+(Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh), or Add for a residual.
 Function overloads are not used: onnxruntime 1.18 to 1.23 silently runs the wrong one.
 """
 
@@ -43,21 +44,31 @@ class Activation(str, Enum):
     NONE = ""
     RELU = "Relu"
     GELU = "Gelu"  # by erf
+    GELU_TANH = "GeluTanh"  # its approximation by tanh
+    SILU = "Silu"  # x sigmoid(x)
+    SIGMOID = "Sigmoid"
+    TANH = "Tanh"
 
     __str__ = str.__str__
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the domain. Inputs: X, positions..., values, shape, [scale,] bias."""
+    """One operator of the domain. Inputs: X, positions..., values, shape, [scale,] bias[, residual].
+
+    Attributes:
+        residual: the last input, of the shape of Y and not a constant, is added at the end; only without activation.
+    """
 
     values: Values
     encoding: Encoding
     activation: Activation
+    residual: bool = False
 
     @cached_property
     def name(self) -> str:
-        return f"SparseMatMul{self.values}{self.encoding}{self.activation}"
+        end = "Add" if self.residual else self.activation
+        return f"SparseMatMul{self.values}{self.encoding}{end}"
 
     @property
     def integer(self) -> bool:
@@ -66,7 +77,7 @@ class Operator:
 
     @property
     def linear(self) -> Operator:
-        """The same without activation."""
+        """The same without activation and residual."""
         return Operator(self.values, self.encoding, Activation.NONE)
 
     @property
@@ -83,6 +94,7 @@ def _operators() -> Iterator[Operator]:
                 continue  # at such sparsities bytes of positions outweigh bytes of values
             for activation in Activation:
                 yield Operator(values, encoding, activation)
+            yield Operator(values, encoding, Activation.NONE, residual=True)
 
 
 OPERATORS: dict[str, Operator] = {o.name: o for o in _operators()}
@@ -146,8 +158,8 @@ def inputs_of(
 
 def _function(name: str, opset: int) -> ir.Function:
     """A fresh copy of the function `name`, importing `opset`."""
-    if (operator := OPERATORS.get(name)) is not None and operator.activation:
-        return _with_activation(operator, opset)
+    if (operator := OPERATORS.get(name)) is not None and operator != operator.linear:
+        return _composed(operator, opset)
     body = _BY_OPSET_18[name] if opset >= 18 and name in _BY_OPSET_18 else getattr(bodies, name)
     proto = body.to_function_proto()
     proto.name = name
@@ -160,14 +172,17 @@ def _function(name: str, opset: int) -> ir.Function:
 _BY_OPSET_18 = {"RowMin": bodies.RowMin18, "RowMax": bodies.RowMax18}
 
 
-def _with_activation(operator: Operator, opset: int) -> ir.Function:
-    """The linear operator, then its activation."""
+def _composed(operator: Operator, opset: int) -> ir.Function:
+    """The linear operator, then its activation or the sum with its residual."""
     linear = _function(operator.linear.name, opset)
     inputs = [ir.Value(name=v.name) for v in linear.inputs]
     product = ir.Node(DOMAIN, operator.linear.name, inputs, outputs=[ir.Value(name="linear")])
-    domain = "" if operator.activation is Activation.RELU else DOMAIN
-    activation = ir.Node(domain, operator.activation.value, product.outputs, outputs=[ir.Value(name="Y")])
-    graph = ir.Graph(
-        inputs, activation.outputs, nodes=[product, activation], opset_imports={"": opset, DOMAIN: VERSION}
-    )
+    last = "Add" if operator.residual else operator.activation.value
+    read = list(product.outputs)
+    if operator.residual:
+        inputs = [*inputs, ir.Value(name="residual")]
+        read.append(inputs[-1])
+    domain = DOMAIN if hasattr(bodies, last) else ""
+    end = ir.Node(domain, last, read, outputs=[ir.Value(name="Y")])
+    graph = ir.Graph(inputs, end.outputs, nodes=[product, end], opset_imports={"": opset, DOMAIN: VERSION})
     return ir.Function(DOMAIN, operator.name, graph=graph, attributes=[])

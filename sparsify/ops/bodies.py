@@ -29,6 +29,8 @@ Integer operator; W = w * scale with w int8, activations quantised per row x of 
     q = clip(round(x * inverse) + z, 0, 255)
     Y = float(q w - z * sum_k(w)) * s * scale + bias
 
+An activation, or the sum with a residual [..., N], follows in a function that calls one of these.
+
 round() is to nearest even; q w is exact in int32. MatMulInteger is fed w as u8 with zero point 128:
 products of u8 and s8 saturate in onnxruntime's kernels for CPUs without VNNI, those of u8 and u8 do not.
 """
@@ -37,6 +39,8 @@ products of u8 and s8 saturate in onnxruntime's kernels for CPUs without VNNI, t
 # mypy: ignore-errors
 
 from __future__ import annotations
+
+from math import pi
 
 from onnx.helper import make_tensor
 from onnxscript import opset11, opset13, opset16, opset18, script
@@ -65,6 +69,7 @@ LEADING_ZERO = make_tensor("c", _FLOAT, [1], [0.0])
 ZERO, HALF, ONE, OFFSET, LEVELS, TINY, SQRT_2 = (
     make_tensor("c", _FLOAT, [], [v]) for v in (0.0, 0.5, 1.0, 128.0, 255.0, 1e-30, 2**0.5)
 )
+SQRT_2_OVER_PI, CUBIC = (make_tensor("c", _FLOAT, [], [v]) for v in ((2 / pi) ** 0.5, 0.044715))
 
 
 @script(_sparsify, default_opset=op)
@@ -91,6 +96,17 @@ def RowMax18(X):
 def Gelu(X):  # exact, by erf
     root = op.Constant(value=SQRT_2)
     return X * op.Constant(value=HALF) * (op.Erf(X / root) + op.Constant(value=ONE))
+
+
+@script(_sparsify, default_opset=op)
+def GeluTanh(X):  # its approximation by tanh
+    inner = op.Constant(value=SQRT_2_OVER_PI) * (X + op.Constant(value=CUBIC) * X * X * X)
+    return X * op.Constant(value=HALF) * (op.Tanh(inner) + op.Constant(value=ONE))
+
+
+@script(_sparsify, default_opset=op)
+def Silu(X):
+    return X * op.Sigmoid(X)
 
 
 @script(_sparsify, default_opset=op)

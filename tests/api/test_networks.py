@@ -82,7 +82,7 @@ def test_a_matrix_whose_dense_form_could_not_exist() -> None:
         ([], "needs a layer"),
         ([(np.eye(3), None, None)], "must be a SciPy sparse matrix, got ndarray"),
         ([(scipy.sparse.eye_array(3), np.zeros(4), None)], r"bias has shape \[4\]"),
-        ([(scipy.sparse.eye_array(3), None, "Tanh")], "no activation `Tanh`"),
+        ([(scipy.sparse.eye_array(3), None, "Softmax")], "no activation `Softmax`"),
         ([(scipy.sparse.eye_array(3), None, None), (scipy.sparse.eye_array(4), None, None)], "4 inputs, and 3 come in"),
         ([(scipy.sparse.eye_array(3) * np.nan, None, None)], "NaN"),
     ],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from scipy.sparse import csc_array
 
 from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
 from sparsify.kernels import isas
 from sparsify.kernels.native import Kernel, Product, kernels
-from tests.references import bf16, bf16_product_bound, gelu, gelu_bound, integer_product, product, product_bound
+from tests.references import ACTIVATIONS, bf16, bf16_product_bound, integer_product, product, product_bound
 from tests.strategies import Layer, layers
 
 KERNELS = kernels()
@@ -148,21 +149,84 @@ def test_activations(kernel: Kernel, layer: Layer) -> None:
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias, scale) as linear:
             y = linear.run(layer.x)
-        with Product(kernel.name, weight, layer.bias, scale, "Relu") as relu:
-            assert np.array_equal(relu.run(layer.x), np.maximum(y, 0))
-        with Product(kernel.name, weight, layer.bias, scale, "Gelu") as fused:
-            exact = y.astype(np.float64)
-            assert np.all(np.abs(fused.run(layer.x) - gelu(exact)) <= gelu_bound(exact))
+        exact = y.astype(np.float64)
+        for name, (function, bound, _) in ACTIVATIONS.items():
+            with Product(kernel.name, weight, layer.bias, scale, name) as fused:
+                assert np.all(np.abs(fused.run(layer.x) - function(exact)) <= bound(exact))
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+@settings(deadline=None, max_examples=20)
+@given(layer=layers())
+def test_a_residual_is_added_with_one_rounding(kernel: Kernel, layer: Layer) -> None:
+    scale = layer.scale if kernel.format == "int8" else None
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias, scale) as packed:
+            y = packed.run(layer.x)
+            assert np.array_equal(packed.run(layer.x, layer.residual), y + layer.residual)
+        with Product(kernel.name, weight, layer.bias, scale, "Silu") as packed:
+            assert np.array_equal(packed.run(layer.x, layer.residual), packed.run(layer.x) + layer.residual)
+
+
+def test_a_residual_of_another_shape_is_refused() -> None:
+    weight = encode(np.ones((2, 3), np.float32))
+    refused = pytest.raises(ValueError, match=r"residual has shape \[1, 3\], the product \[4, 3\]")
+    with Product("fp32_scalar", weight, np.zeros(3, np.float32)) as packed, refused:
+        packed.run(np.zeros((4, 2), np.float32), np.zeros((1, 3), np.float32))
+
+
+# All magnitudes of float32 and both ends of every range that the activations treat in their own way.
+ARGUMENTS = np.concatenate(
+    [
+        s * np.concatenate([np.geomspace(1e-44, 3.4e38, 4001), np.linspace(0, 100, 20001)])
+        for s in (1.0, -1.0)
+    ]
+).astype(np.float32)  # fmt: skip
+
+
+def _applied(kernel: Kernel, activation: str, x: np.ndarray) -> np.ndarray:
+    """The activation of x [n], as an epilogue computes it: n columns without weights, and x for a bias."""
+    integer = kernel.format == "int8"
+    weight = encode(np.zeros((1, x.size), np.int8 if integer else np.float32))
+    scale = np.ones(x.size, np.float32) if integer else None
+    with Product(kernel.name, weight, x, scale, activation) as packed:
+        return packed.run(np.zeros((1, 1), np.float32))[0]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_everywhere_and_to_the_bit(activation: str) -> None:
+    function, bound, _ = ACTIVATIONS[activation]
+    exact = ARGUMENTS.astype(np.float64)
+    with np.errstate(over="ignore"):
+        expected = np.nan_to_num(function(exact), posinf=0.0, neginf=0.0)
+    results = [_applied(kernel, activation, ARGUMENTS) for kernel in KERNELS]
+    assert results[0][ARGUMENTS < -100].max() <= 0  # saturates: no remnant times a large number
+    assert np.all(np.abs(results[0][ARGUMENTS < -100]) <= 1)
+    assert np.all(np.abs(results[0] - expected) <= bound(exact))
+    for other in results[1:]:
+        assert np.array_equal(results[0], other)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+def test_activations_of_what_is_not_finite(kernel: Kernel) -> None:
+    x = np.array([np.nan, np.inf, -np.inf], np.float32)
+    nan, inf = np.nan, np.inf
+    expected = {  # as of the function bodies: -inf * 0 is NaN
+        "Relu": [nan, inf, 0], "Gelu": [nan, inf, nan], "GeluTanh": [nan, inf, nan], "Silu": [nan, inf, nan],
+        "Sigmoid": [nan, 1, 0], "Tanh": [nan, 1, -1],
+    }  # fmt: skip
+    for activation, y in expected.items():
+        assert np.array_equal(_applied(kernel, activation, x), np.float32(y), equal_nan=True)
 
 
 @settings(deadline=None, max_examples=20)
-@given(layer=layers())
-def test_int8_kernels_agree_to_the_bit_after_gelu(layer: Layer) -> None:
+@given(layer=layers(), activation=st.sampled_from(list(ACTIVATIONS)))
+def test_int8_kernels_agree_to_the_bit_to_the_end(layer: Layer, activation: str) -> None:
     weight = encode(layer.integers)
     results = []
     for kernel in INT8:
-        with Product(kernel.name, weight, layer.bias, layer.scale, "Gelu") as packed:
-            results.append(packed.run(layer.x))
+        with Product(kernel.name, weight, layer.bias, layer.scale, activation) as packed:
+            results.append(packed.run(layer.x, layer.residual))
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 

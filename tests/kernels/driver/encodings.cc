@@ -47,7 +47,7 @@ void multiply(const Csc<T>& w, Format format) {
     } else {
       product = kernel.make_fp32(w, epilogue);
     }
-    product->run(x.data(), kRows, y.data(), ReversedPool());
+    product->run(x.data(), kRows, nullptr, y.data(), ReversedPool());
   }
 }
 

@@ -98,16 +98,25 @@ Epilogue random_epilogue(Random& random, int64_t n, bool integer, Activation act
 
 // Exactly as long as it must be, one float off any alignment: a sanitizer sees the first byte read or written beyond.
 // Without one, the guards before and behind the output tell.
-std::vector<float> run(const Product& product, const std::vector<float>& x, const Shape& shape,
-                       const std::string& name) {
+// residual: empty for none.
+std::vector<float> run(const Product& product, const std::vector<float>& x, const std::vector<float>& residual,
+                       const Shape& shape, const std::string& name) {
   constexpr float kGuard = 12345.0f;
   const size_t size = static_cast<size_t>(shape.rows * shape.n);
-  std::unique_ptr<float[]> in(new float[x.size() + 1]), out(new float[size + 2]);
+  std::unique_ptr<float[]> in(new float[x.size() + 1]), added(new float[residual.size() + 1]), out(new float[size + 2]);
   if (!x.empty()) std::memcpy(in.get() + 1, x.data(), x.size() * sizeof(float));
+  std::copy(residual.begin(), residual.end(), added.get() + 1);
   std::fill(out.get(), out.get() + size + 2, kGuard);
-  product.run(in.get() + 1, shape.rows, out.get() + 1, ReversedPool());
+  product.run(in.get() + 1, shape.rows, residual.empty() ? nullptr : added.get() + 1, out.get() + 1, ReversedPool());
   if (out[0] != kGuard || out[size + 1] != kGuard) report(name + " wrote beyond its output");
   return {out.get() + 1, out.get() + 1 + size};
+}
+
+// For half of all layers [rows, N], else empty.
+std::vector<float> random_residual(Random& random, const Shape& shape) {
+  std::vector<float> residual(random() % 2 == 0 ? static_cast<size_t>(shape.rows * shape.n) : 0);
+  for (float& v : residual) v = uniform(random);
+  return residual;
 }
 
 std::string describe(const std::string& name, const Shape& shape, size_t at, float got, double expected) {
@@ -121,12 +130,13 @@ bool same(float a, float b) { return (std::isnan(a) && std::isnan(b)) || std::me
 void check_int8(Random& random, const Shape& shape) {
   const auto w = random_weight<int8_t>(random, shape);
   const auto x = random_rows(random, shape);
-  const auto activation = static_cast<Activation>(below(random, 3));
+  const auto activation = static_cast<Activation>(below(random, static_cast<int64_t>(Activation::kTanh) + 1));
+  const auto residual = random_residual(random, shape);
   const Epilogue epilogue = random_epilogue(random, shape.n, true, activation);
   const auto found = runnable(Format::kInt8);
-  const auto expected = run(*found.back().make_int8(w, epilogue), x, shape, "scalar");
+  const auto expected = run(*found.back().make_int8(w, epilogue), x, residual, shape, "scalar");
   for (const KernelInfo& kernel : found) {
-    const auto y = run(*kernel.make_int8(w, epilogue), x, shape, kernel.name);
+    const auto y = run(*kernel.make_int8(w, epilogue), x, residual, shape, kernel.name);
     for (size_t i = 0; i < y.size(); ++i) {
       if (!same(y[i], expected[i])) return report(describe(kernel.name, shape, i, y[i], expected[i]));
     }
@@ -151,7 +161,9 @@ Csc<uint16_t> bits_of(const Csc<float>& w) {
 }
 
 // |error| <= gamma (sum |x w| + |bias|), gamma = (n + 1) u / (1 - (n + 1) u), u = 2^-24, in any order of summation
-// (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it. bf16: of rounded x and w.
+// (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it; the sum with the residual is
+// rounded once more: u (|product| + |residual|), and no |product| is more than its bound above |exact|.
+// bf16: of rounded x and w.
 void check_float(Random& random, const Shape& shape, Format format) {
   const bool bf16 = format == Format::kBf16;
   auto w = random_weight<float>(random, shape);
@@ -161,10 +173,11 @@ void check_float(Random& random, const Shape& shape, Format format) {
   if (bf16) std::transform(x.begin(), x.end(), x.begin(), to_bf16);
   const bool relu = random() % 2 == 0;
   const Epilogue epilogue = random_epilogue(random, shape.n, false, relu ? Activation::kRelu : Activation::kNone);
+  const auto residual = random_residual(random, shape);
   const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
   for (const KernelInfo& kernel : runnable(format)) {
     const auto product = bf16 ? kernel.make_bf16(bits_of(w), epilogue) : kernel.make_fp32(w, epilogue);
-    const auto y = run(*product, given, shape, kernel.name);
+    const auto y = run(*product, given, residual, shape, kernel.name);
     for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
       const int64_t m = i / shape.n, c = i % shape.n;
       const float* row = x.data() + m * shape.k;
@@ -175,7 +188,12 @@ void check_float(Random& random, const Shape& shape, Format format) {
       }
       const bool finite = std::all_of(row, row + shape.k, [](float v) { return std::isfinite(v); });
       if (relu) exact = std::max(exact, 0.0);
-      const bool right = finite ? std::fabs(y[i] - exact) <= gamma * magnitude + 1e-37 : std::isnan(y[i]);
+      double bound = gamma * magnitude + 1e-37;
+      if (!residual.empty()) {
+        bound += std::ldexp(std::fabs(exact) + bound + std::fabs(residual[i]), -24);
+        exact += residual[i];
+      }
+      const bool right = finite ? std::fabs(y[i] - exact) <= bound : std::isnan(y[i]);
       if (!right) return report(describe(kernel.name, shape, static_cast<size_t>(i), y[i], exact));
     }
   }
