@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
+from sparsify.machine import machine
 from sparsify.patterns import Pattern
+from sparsify.pruning import FEEDS, Learner, bias_of, groups, shift_bias
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
-from sparsify.solvers import admm, magnitude, obs
+from sparsify.solvers import admm, magnitude, obs, wanda
 from sparsify.solvers.moments import relative_error
+from sparsify.solvers.quantize import LEVELS
+from sparsify.solvers.statistics import Statistics
 
-METHODS = ("auto", "admm", "obs", "magnitude")
+METHODS = ("auto", "admm", "obs", "wanda", "magnitude")
 _HALF = Pattern(32, 64)
 
-Moment = npt.NDArray[np.float64]
+_FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
+
+_Outcome = tuple[str, dict[str, Any]]  # what was done, with facts
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,18 @@ class Prune(Pass):
         With the second moment H = sum x x^T of a layer's inputs, W' minimises tr((W' - W)^T H (W' - W)), what the
         change does to the outputs: by ADMM over masks and weights and a least-squares refit (`admm`,
         see `sparsify.solvers.admm`), or by the optimal brain surgeon (`obs`, see `sparsify.solvers.obs`).
-        Without data W' = W * M keeps the largest |w| (`magnitude`, see `sparsify.solvers.magnitude`).
-        `auto` is `admm` for layers whose inputs were captured, else `magnitude`.
+        `wanda` keeps the largest |w| sqrt(H_kk) (see `sparsify.solvers.wanda`); without data W' = W * M keeps the
+        largest |w| (`magnitude`, see `sparsify.solvers.magnitude`). `auto` is `admm` for layers that data reaches,
+        else `magnitude`.
+        Layers go in graph order, and x are the inputs that the layers pruned before really give. `admm` aims at
+        the outputs of the dense model, a share `correction` of the way, at its residual stream too, and lets the
+        layer's bias take up the means (see `sparsify.solvers.statistics`); what it keeps lies on a grid of
+        `levels` integers a column that `sparse-int8` finds again (see `sparsify.solvers.rounding`).
     Cost:
-        `admm`: an eigendecomposition of H and 4 K^2 N operations an iteration: seconds a layer. None at run time.
+        `admm`: two runs of the model on the data, and for each layer four inverses of H and 80 K^2 N operations:
+        about a second a layer of 384 x 1536. None at run time.
     Drift:
-        On a sentence transformer of 18 layers at 32:64, mean cosine to the dense embedding on held-out text:
-        .96 with `admm`, .94 with `obs`, .79 with `magnitude` (benchmarks/pruning.py).
+        benchmarks/accuracy.py measures it; docs/accuracy.md has the figures for a sentence transformer.
     Source:
         Han, Pool, Tran, Dally, "Learning both Weights and Connections for Efficient Neural Networks", 2015;
         Frantar, Alistarh, "SparseGPT", 2023; Boža, "Fast and Effective Weight Update", 2024; Meng et al., "ALPS", 2024.
@@ -55,15 +65,24 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
 
-    pattern: Pattern = _HALF  # `unstructured` or N:M
-    sparsity: float = 0.0  # share of zeros, for `unstructured`; N:M implies its own
+    pattern: Pattern = _HALF  # `unstructured`, `per-column` or N:M
+    sparsity: float = 0.0  # share of zeros, for `unstructured` and `per-column`; N:M implies its own
     min_size: int = 4096  # weights; smaller matrices are left alone
-    method: str = "auto"  # auto, admm, obs or magnitude
+    method: str = "auto"  # auto, admm, obs, wanda or magnitude
+    levels: int = LEVELS  # `admm` rounds what it keeps to this many steps on either side of 0; 0 keeps real numbers
+    correction: float = 0.5  # share of the error of earlier layers that `admm` makes good; 0 to 1
+    memory: int = 0  # MiB of activations to keep while calibrating, more go to disk; a quarter of the machine's if 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(
                 f"there is no method `{self.method}`", where="pass `prune`", hint=f"one of {', '.join(METHODS)}"
+            )
+        if not 0 <= self.levels <= LEVELS or not 0 <= self.correction <= 1 or self.memory < 0:
+            raise UsageError(
+                f"levels={self.levels}, correction={self.correction:g}, memory={self.memory} are out of range",
+                where="pass `prune`",
+                hint=f"levels is 0 to {LEVELS}, correction 0 to 1, memory not negative",
             )
         implied = self.pattern.sparsity
         if implied is None and not 0 < self.sparsity < 1:
@@ -80,8 +99,8 @@ class Prune(Pass):
             )
 
     @property
-    def wants_moments(self) -> bool:
-        """Whether `node.meta["moment"]`, H float64 [K, K] of the layer's inputs, would be used."""
+    def wants_data(self) -> bool:
+        """Whether feeds in `model.meta` would be used."""
         return self.method != "magnitude"
 
     @property
@@ -91,13 +110,21 @@ class Prune(Pass):
         return self.sparsity if implied is None else implied
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
-        done: dict[ir.Value, tuple[str, dict[str, Any]] | str] = {}
-        for layer in layers(model):
+        found = layers(model)
+        feeds = model.meta.get(FEEDS) if self.wants_data else None
+        memory = self.memory * 2**20 or (machine().memory or _FALLBACK_MEMORY) // 4
+        learner = Learner(model, feeds, memory=memory) if feeds else None
+        done: dict[ir.Value, _Outcome | str] = {}
+        try:
+            for group in groups(model, [layer for layer in found if isinstance(layer, Linear)]):
+                self._prune_group(group, learner, done)
+        finally:
+            if learner is not None:
+                learner.close()
+        for layer in found:
             if isinstance(layer, Refusal):
                 yield layer
                 continue
-            if layer.source not in done:
-                done[layer.source] = self._prune(layer)
             outcome = done[layer.source]
             facts = {"shape": list(layer.shape)}
             if isinstance(outcome, str):
@@ -105,11 +132,26 @@ class Prune(Pass):
             else:
                 yield Change(layer.name, outcome[0], facts | outcome[1])
 
-    def _prune(self, layer: Linear) -> tuple[str, dict[str, Any]] | str:
-        """Prune the weight of `layer`: what was done, with facts; or why not."""
-        if reason := self._obstacle(layer):
-            return reason
-        weight = layer.matrix()
+    def _prune_group(
+        self, group: Sequence[Linear], learner: Learner | None, done: dict[ir.Value, _Outcome | str]
+    ) -> None:
+        """Prune the layers of `group` whose weights are not in `done` yet, and put there what was done or why not."""
+        wanted: dict[ir.Value, Linear] = {}
+        for layer in group:
+            if layer.source not in done and layer.source not in wanted:
+                if reason := self._obstacle(layer) or self._pointless(layer.matrix()):
+                    done[layer.source] = reason
+                else:
+                    wanted[layer.source] = layer
+        if not wanted:
+            return
+        statistics = learner.statistics(group, [*wanted.values()]) if learner is not None else {}
+        factors: dict[tuple[int, bool], admm.Factors] = {}
+        for source, layer in wanted.items():
+            done[source] = self._prune(layer, statistics.get(source), factors)
+
+    def _pointless(self, weight: FloatArray) -> str:
+        """Why there is nothing to do for W [K, N]; empty if there is."""
         before = 1 - np.count_nonzero(weight) / weight.size
         if not np.isfinite(weight).all():
             return "the weight holds a NaN or an infinity"
@@ -117,29 +159,56 @@ class Prune(Pass):
             return f"the weight is already {before:.0%} sparse, the target is {self.target:.0%}"
         if (magnitude.prune(weight, self.pattern, self.sparsity)[0] | (weight == 0)).all():
             return f"the weight already satisfies {self.pattern}"
-        moment = _moment(layer) if self.wants_moments else None
-        if moment is None and self.method not in ("auto", "magnitude"):
-            return f"`{self.method}` needs data that reaches the layer, and none did"
-        pruned, method = self._solve(weight, moment)
-        _store(layer, pruned)
-        after = 1 - np.count_nonzero(pruned) / pruned.size
-        facts = {"sparsity": after, "sparsity_before": before, "pattern": str(self.pattern), "method": method}
-        if moment is None:
-            facts["energy_kept"] = kept = _energy(pruned) / _energy(weight)
-            return f"pruned to {self.pattern} by magnitude, {after:.0%} sparse, {kept:.1%} of the energy kept", facts
-        facts["output_error"] = error = relative_error(weight, pruned, moment)
-        return (
-            f"pruned to {self.pattern} by {method}, {after:.0%} sparse, {error:.1%} of the outputs' energy lost",
-            facts,
-        )
+        return ""
 
-    def _solve(self, weight: FloatArray, moment: Moment | None) -> tuple[FloatArray, str]:
-        """W' [K, N] and the method that found it."""
-        if moment is None:
-            return magnitude.prune(weight, self.pattern, self.sparsity)[1], "magnitude"
-        if self.method == "obs":
-            return obs.prune(weight, moment, self.pattern, self.sparsity)[1], "obs"
-        return admm.prune(weight, moment, self.pattern, self.sparsity)[1], "admm"
+    def _prune(
+        self, layer: Linear, statistics: Statistics | None, factors: dict[tuple[int, bool], admm.Factors]
+    ) -> _Outcome | str:
+        """Prune the weight of `layer`; `factors` are those of the statistics seen so far."""
+        if statistics is None and self.method not in ("auto", "magnitude"):
+            return f"`{self.method}` needs data that reaches the layer, and none did"
+        weight = layer.matrix()
+        facts = {"sparsity_before": 1 - np.count_nonzero(weight) / weight.size, "pattern": str(self.pattern)}
+        if statistics is None:
+            _, pruned = magnitude.prune(weight, self.pattern, self.sparsity)
+            facts["energy_kept"] = kept = _energy(pruned) / _energy(weight)
+            method, what = "magnitude", f"{kept:.1%} of the energy kept"
+        else:
+            method = "admm" if self.method == "auto" else self.method
+            solve = self._solve_jointly if method == "admm" else self._solve_alone
+            pruned, error = solve(layer, weight, statistics, factors)
+            facts["output_error"] = error
+            what = f"{error:.1%} of the outputs' energy lost"
+        _store(layer, pruned)
+        facts["sparsity"] = after = 1 - np.count_nonzero(pruned) / pruned.size
+        return f"pruned to {self.pattern} by {method}, {after:.0%} sparse, {what}", facts | {"method": method}
+
+    def _solve_jointly(
+        self,
+        layer: Linear,
+        weight: FloatArray,
+        statistics: Statistics,
+        factors: dict[tuple[int, bool], admm.Factors],
+    ) -> tuple[FloatArray, float]:
+        """W' [K, N] by ADMM, its error under H; the layer's bias is shifted."""
+        bias = bias_of(layer) if len([*readers(layer.source)]) == 1 else None
+        key = (id(statistics), bias is not None)
+        moment = statistics.second_moment(centred=bias is not None)
+        if key not in factors:
+            factors[key] = admm.Factors(moment)
+        goal = statistics.target(weight, self.correction, centred=bias is not None)
+        _, pruned = admm.prune(goal, factors[key], self.pattern, self.sparsity, levels=self.levels)
+        if bias is not None:
+            shift_bias(bias, statistics.bias_shift(weight, pruned, self.correction))
+        return pruned, relative_error(goal, pruned, moment)
+
+    def _solve_alone(
+        self, layer: Linear, weight: FloatArray, statistics: Statistics, factors: object
+    ) -> tuple[FloatArray, float]:
+        """W' [K, N] as `obs` and `wanda` are published: for the inputs that come, with no eye to what should come."""
+        solver = obs.prune if self.method == "obs" else wanda.prune
+        _, pruned = solver(weight, statistics.moment, self.pattern, self.sparsity)
+        return pruned, relative_error(weight, pruned, statistics.moment)
 
     def _obstacle(self, layer: Linear) -> str:
         """Why the weight of `layer` must not be changed; empty if it may."""
@@ -151,16 +220,9 @@ class Prune(Pass):
             other = find_linear(node)
             if not isinstance(other, Linear) or index != 1:
                 return f"the weight is also read by {node.op_type} `{node_name(node)}`"
-            if self.pattern.m and other.transposed != layer.transposed:
+            if self.pattern.oriented and other.transposed != layer.transposed:
                 return f"the weight is used in both orientations, also by `{other.name}`"
         return ""
-
-
-def _moment(layer: Linear) -> Moment | None:
-    """H summed over all layers that share the weight; None where the data reached none of them."""
-    moments = [node.meta["moment"] for node, _ in readers(layer.source) if "moment" in node.meta]
-    total = sum(moments[1:], moments[0]) if moments else None
-    return total if total is not None and np.trace(total) > 0 else None
 
 
 def _energy(weight: FloatArray) -> float:

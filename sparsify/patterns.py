@@ -1,4 +1,4 @@
-"""Which weights of W [K, N] may be non-zero: anywhere, or N of every M consecutive inputs of a column.
+"""Which weights of W [K, N] may be non-zero: anywhere, as many in each column, or N of every M inputs of a column.
 
 N:M blocks run along K and start at row 0. Where M does not divide K the last block has L < M rows
 and keeps ceil(N * L / M) of them, so that no column's tail is emptied.
@@ -20,12 +20,18 @@ Scores = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Pattern:
-    """At most `n` non-zero weights in every `m` consecutive inputs of a column; anywhere when `m` is 0."""
+    """At most `n` non-zero weights in every `m` consecutive inputs of a column; anywhere when `m` is 0.
+
+    With `by_column` they may stand anywhere in a column, but every column keeps as many as the others.
+    """
 
     n: int = 0
     m: int = 0
+    by_column: bool = False
 
     def __post_init__(self) -> None:
+        if self.by_column and self.m:
+            raise ValueError("a pattern N:M gives every column as many weights already")
         if self.m and not 0 < self.n < self.m:
             raise ValueError(f"a pattern N:M needs 0 < N < M, got {self.n}:{self.m}")
         if not self.m and self.n:
@@ -33,19 +39,26 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """`unstructured`, or `N:M` such as `16:64`.
+        """`unstructured`, `per-column`, or `N:M` such as `16:64`.
 
         Raises:
             ValueError: anything else.
         """
-        if text == "unstructured":
-            return cls()
+        if text in ("unstructured", "per-column"):
+            return cls(by_column=text == "per-column")
         if (match := re.fullmatch(r"(\d+):(\d+)", text)) is None or match[2] == "0":
-            raise ValueError(f"a pattern is `unstructured` or `N:M` such as `16:64`, got `{text}`")
+            raise ValueError(f"a pattern is `unstructured`, `per-column` or `N:M` such as `16:64`, got `{text}`")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
-        return f"{self.n}:{self.m}" if self.m else "unstructured"
+        if self.m:
+            return f"{self.n}:{self.m}"
+        return "per-column" if self.by_column else "unstructured"
+
+    @property
+    def oriented(self) -> bool:
+        """Whether it matters which dimension of a matrix its columns are."""
+        return self.m > 0 or self.by_column
 
     @property
     def sparsity(self) -> float | None:
@@ -68,6 +81,9 @@ class Pattern:
             return self._project_blocks(scores)
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
+        if self.by_column:
+            keep = len(scores) - round(sparsity * len(scores))
+            return np.asarray(_highest(scores[None], keep)[0])
         keep = scores.size - round(sparsity * scores.size)
         return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
 

@@ -262,7 +262,8 @@ class TestExternalData:
         replace = os.replace
 
         def stops(source: Path, target: Path) -> None:
-            if Path(target).name.endswith(stopped_at):
+            # onnx_ir replaces files, too, in the scratch folder.
+            if Path(target).parent == external.parent and Path(target).name.endswith(stopped_at):
                 raise KeyboardInterrupt
             replace(source, target)
 

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from sparsify.patterns import Pattern, tightest
 
 
-@pytest.mark.parametrize("text", ["unstructured", "16:64", "2:4"])
+@pytest.mark.parametrize("text", ["unstructured", "per-column", "16:64", "2:4"])
 def test_parses_what_it_prints(text):
     assert str(Pattern.parse(text)) == text
 
@@ -41,6 +41,18 @@ def test_unstructured_keeps_the_highest(scores, sparsity):
     order = np.argsort(-scores.ravel(), kind="stable")[:keep]
     assert mask.sum() == keep
     assert mask.ravel()[order].all()
+
+
+@given(_SCORES, st.floats(0, 1))
+def test_per_column_keeps_the_highest_of_each(scores, sparsity):
+    pattern = Pattern.parse("per-column")
+    mask = pattern.project(scores, sparsity)
+    keep = len(scores) - round(sparsity * len(scores))
+    assert (mask.sum(axis=0) == keep).all()
+    order = np.argsort(-scores, axis=0, kind="stable")[:keep]
+    assert np.take_along_axis(mask, order, axis=0).all()
+    assert pattern.oriented
+    assert not Pattern().oriented
 
 
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 21), st.integers(1, 4))), st.integers(2, 8))

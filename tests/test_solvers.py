@@ -11,17 +11,9 @@ from sparsify.patterns import Pattern
 from sparsify.solvers import admm, magnitude, obs
 from sparsify.solvers.moments import normalized, relative_error
 from sparsify.solvers.refit import refit
+from tests.solvers.inputs import correlated
 
-PATTERNS = ["32:64", "16:64", "2:4", "unstructured"]
-
-
-def correlated(tokens: int, k: int, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W [K, N], X [T, K] whose inputs depend on each other as activations do, H."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((tokens, k // 4)) @ rng.standard_normal((k // 4, k)) + rng.standard_normal((tokens, k))
-    x *= rng.uniform(0.1, 10, k)
-    w = rng.standard_normal((k, n)).astype(np.float32)
-    return w, x, x.T @ x
+PATTERNS = ["32:64", "4:16", "2:4", "unstructured", "per-column"]
 
 
 @pytest.mark.parametrize("pattern", [Pattern.parse(p) for p in PATTERNS], ids=str)

@@ -121,10 +121,8 @@ class Pipeline:
             report(number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
-            if calibration and getattr(one, "wants_moments", False):
-                report(number, len(self.passes), f"{one.name}: calibrate")
+            if calibration and getattr(one, "wants_data", False):
                 calibrate.calibrate(model, calibration)
-                report(number, len(self.passes), one.name)
             if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             size = steps[-1].bytes[1] if steps else modelio.size(model)

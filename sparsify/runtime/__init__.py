@@ -6,6 +6,7 @@ from sparsify.runtime.moments import second_moments
 from sparsify.runtime.probe import Probe, capture, observe_rows, probe
 from sparsify.runtime.sessions import Session, calls_native, run, session
 from sparsify.runtime.source import Skeleton, Source, opened, size_bytes
+from sparsify.runtime.stages import Stages
 from sparsify.runtime.synth import synthesize
 from sparsify.runtime.timing import Timing, interleave
 
@@ -14,6 +15,7 @@ __all__ = [
     "Session",
     "Skeleton",
     "Source",
+    "Stages",
     "Timing",
     "calls_native",
     "capture",

@@ -6,7 +6,7 @@ Nor do rows that hold a NaN or an infinity, which would make all of H useless.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,11 @@ MASK_INPUT = "attention_mask"  # what exporters of transformers call it; 0 is pa
 
 
 def second_moments(
-    model: Source, feeds: Iterable[Mapping[str, Array]], values: Iterable[str], *, threads: int | None = None
+    model: Source,
+    feeds: Iterable[Mapping[str, Array]],
+    values: Iterable[str],
+    *,
+    threads: int | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """H float64 [K, K] of each named float value [..., K]; values that the main graph does not have are left out.
 
@@ -29,17 +33,19 @@ def second_moments(
     moments: dict[str, npt.NDArray[np.float64]] = {}
     for feed, found in zip(feeds, capture(model, feeds, values, threads=threads), strict=True):
         for name, value in found.items():
-            rows = _rows(value, feed.get(MASK_INPUT))
+            (rows,) = counted([value], feed)
             # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
             moment = (rows.T @ rows).astype(np.float64)
             moments[name] = moments[name] + moment if name in moments else moment
     return moments
 
 
-def _rows(value: Array, mask: Array | None) -> npt.NDArray[np.float32]:
-    """The rows [T, K] of `value` that count."""
-    rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
-    if mask is not None and value.shape[:-1] == mask.shape:
-        rows = rows[mask.reshape(-1) != 0]
-    finite = np.isfinite(rows).all(axis=1)
-    return rows if finite.all() else rows[finite]
+def counted(values: Sequence[Array], feed: Mapping[str, Array]) -> list[npt.NDArray[np.float32]]:
+    """The rows [T, K] of each value [..., K] that count: the same ones of all, which agree but for K."""
+    mask = feed.get(MASK_INPUT)
+    shape = values[0].shape[:-1]
+    rows = [np.asarray(value, np.float32).reshape(-1, value.shape[-1]) for value in values]
+    real = np.ones(len(rows[0]), bool) if mask is None or shape != mask.shape else mask.reshape(-1) != 0
+    for array in rows:
+        real &= np.isfinite(array).all(axis=1)
+    return rows if real.all() else [array[real] for array in rows]

@@ -35,13 +35,14 @@ _REFUSALS = tuple(
 )
 
 
-def session(model: Source, *, threads: int | None = None, native: bool = True) -> Session:
+def session(model: Source, *, threads: int | None = None, native: bool = True, spin: bool = True) -> Session:
     """A CPU session. A path is opened by onnxruntime itself, whatever its size.
 
     Args:
         model: in any form; left as it is.
         threads: inside an operator; onnxruntime's own choice when None. Operators never run in parallel.
         native: let our operators run on our kernels, where these are built.
+        spin: let threads wait for work busily, which is faster; not where something else computes between two runs.
 
     Raises:
         InputError: no such file, not ONNX, or a model that onnxruntime refuses.
@@ -49,14 +50,14 @@ def session(model: Source, *, threads: int | None = None, native: bool = True) -
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
             raise InputError("no such file", where=str(model))
-        return _create(str(model), _options(threads, native), str(model))
+        return _create(str(model), _options(threads, native, spin), str(model))
     with opened(model) as skeleton:
-        return open_skeleton(skeleton, threads=threads, native=native)
+        return open_skeleton(skeleton, threads=threads, native=native, spin=spin)
 
 
-def open_skeleton(skeleton: Skeleton, *, threads: int | None = None, native: bool = True) -> Session:
+def open_skeleton(skeleton: Skeleton, *, threads: int | None = None, native: bool = True, spin: bool = True) -> Session:
     """A session of `skeleton`; see `session`."""
-    options = _options(threads, native)
+    options = _options(threads, native, spin)
     serialized = skeleton.proto.SerializeToString()
     if skeleton.folder is None:
         return _create(serialized, options, "the model")
@@ -116,11 +117,13 @@ def _create(model: str | bytes, options: Any, where: str) -> Session:
         return Session(model, options, providers=["CPUExecutionProvider"])
 
 
-def _options(threads: int | None, native: bool) -> Any:
+def _options(threads: int | None, native: bool, spin: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: its own choice
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_AND_FATAL
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if native:
         kernels.register(options)
     return options

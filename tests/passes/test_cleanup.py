@@ -90,6 +90,7 @@ def test_weights_of_old_models_become_constants():
         g (float[M,2] x, float[2,2] w) => (float[M,2] y) <float[2,2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }""")
     assert not Prune(Pattern(1, 2), min_size=1)(model).modified
     assert Cleanup()(model).modified
+    assert model.ir_version == 4  # no higher than that needs
     assert [v.name for v in model.graph.inputs] == ["x"]
     assert Prune(Pattern(1, 2), min_size=1)(model).modified
 

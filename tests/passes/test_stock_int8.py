@@ -71,6 +71,15 @@ def test_gemm(rng, transa, transb, beta):
     assert "w" not in model.graph.initializers
 
 
+def test_an_input_and_its_transpose_are_quantised_apart(rng):
+    body = "a = MatMul(x, w) b = Gemm<transA=1>(x, w) y = Sub(a, b)"
+    model, w = model_of(rng, body, "float[32,32] x", "float[32,16] y")
+    x = rng.standard_normal((32, 32)).astype(np.float32)
+    assert len(StockInt8(reduce_range=True)(model).changes) == 2
+    got = run(model, x=x)[0]
+    assert (np.abs(got - (x - x.T) @ w) <= int8_bound(x, w, 63) + int8_bound(x.T, w, 63)).all()
+
+
 def test_onnxruntime_fuses_it(rng, tmp_path):
     body = "a = MatMul(x, w) b = Add(c, a) d = Relu(b) e = Gemm<transB=1>(d, w) f = Gemm<alpha=2.0>(x, w) y = Add(f, b)"
     model, _ = model_of(rng, body, outputs="float[M,16] y, float[M,32] e")

@@ -19,7 +19,8 @@ from sparsify.passes.prune import Prune
 from sparsify.passes.sparse_fp32 import SparseFp32
 from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
-from sparsify.pipeline import PassError, Pipeline, nodes
+from sparsify.pipeline import PassError, Pipeline, nodes, takeback
+from sparsify.pipeline.verify import BrokenModelError
 from sparsify.rewrite import Change, Event, Pass
 from tests import small
 
@@ -99,6 +100,17 @@ class TestVerify:
         proto.opset_import.append(onnx.helper.make_opsetid("nobody.knows", 1))
         with pytest.raises(InputError, match="Mystery"):
             Pipeline((Detect(),)).run(modelio.load(proto), sample=small.feed())
+
+    def test_looks_again_after_pruning_was_taken_back(self, model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        def restore(keeper: takeback.Keeper, model: ir.Model) -> dict[str, float]:
+            spoilt = np.full((small.HIDDEN, small.OUTPUTS), np.nan, np.float32)
+            model.graph.initializers["w2"].const_value = ir.tensor(spoilt, name="w2")
+            return {"MatMul -> h": 0.0}
+
+        monkeypatch.setattr(takeback.Keeper, "restore", restore)
+        passes = (Prune(min_size=0), SparseFp32(min_sparsity=0.9, min_speedup=1e9))
+        with pytest.raises(BrokenModelError, match="no longer finite"):
+            Pipeline(passes).run(model, sample=small.feed())
 
 
 class TestSteps:

@@ -1,0 +1,171 @@
+"""Linear layers in the order in which they can be pruned, and what calibration data says about each.
+
+Layers that read the same value form a group. Groups go in graph order: when a group's turn comes all layers upstream
+are done, and both the dense model and the changed one have run as far as its inputs (see `runtime.Stages`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from sparsify import graph, runtime
+from sparsify.errors import InputError
+from sparsify.graph import FloatArray, Linear, readers, sole_user
+from sparsify.runtime import Stages
+from sparsify.runtime.moments import counted
+from sparsify.solvers.statistics import Statistics
+
+Feed = Mapping[str, npt.NDArray[Any]]
+FEEDS = "calibration"  # key of `model.meta`: the feeds to learn from
+
+
+def groups(model: ir.Model, layers: Sequence[Linear]) -> list[list[Linear]]:
+    """The layers of `model` by the value that they read, in the order in which these values are computed."""
+    found: dict[ir.Value, list[Linear]] = {}
+    for layer in layers:
+        found.setdefault(layer.x, []).append(layer)
+    place = {node: i for i, node in enumerate(model.graph)}
+
+    def position(x: ir.Value) -> int:
+        producer = x.producer()
+        return -1 if producer is None else place.get(producer, -1)
+
+    return [found[x] for x in sorted(found, key=position)]
+
+
+class Learner:
+    """Statistics of the inputs of linear layers of the main graph of `model`, which is pruned meanwhile."""
+
+    def __init__(self, model: ir.Model, feeds: Sequence[Feed], *, memory: int, threads: int | None = None) -> None:
+        """The model as it is now is the dense one.
+
+        Args:
+            model: to be changed group by group, each after its statistics were asked for.
+            feeds: to learn from.
+            memory: bytes of activations to keep; more go to a scratch folder.
+            threads: of onnxruntime.
+        """
+        self._model, self._feeds, self._memory, self._threads = model, feeds, memory, threads
+        self._original = model.clone()  # shares tensors: those of the model are replaced, never written to
+        self._dense = Stages(self._original, feeds, threads=threads, memory=memory // 2)
+        self._changed = Stages(model, feeds, threads=threads, memory=memory // 2)
+        self._staged = True
+
+    def close(self) -> None:
+        """Drop what was kept."""
+        self._dense.close()
+        self._changed.close()
+
+    def statistics(self, group: Sequence[Linear], wanted: Sequence[Linear]) -> dict[ir.Value, Statistics]:
+        """What the inputs of the `wanted` layers of a group are, by the storage of their weights.
+
+        Those that the data does not reach are left out. A weight that layers of several groups share is judged by
+        all of them, in the dense model.
+        """
+        found: dict[ir.Value, Statistics | None] = {}
+        seen = [layer for layer in wanted if self._seen(layer)]
+        own = [layer for layer in seen if not _shared(layer)]
+        if own:
+            together = self._in_order(group)
+            found = {layer.source: together for layer in own}
+        for layer in seen:
+            if _shared(layer):
+                found[layer.source] = self._of_shared(layer)
+        return {source: one for source, one in found.items() if one is not None}
+
+    def _seen(self, layer: Linear) -> bool:
+        return layer.node.graph is self._model.graph and bool(layer.x.name) and not layer.transposed_x
+
+    def _in_order(self, group: Sequence[Linear]) -> Statistics | None:
+        """Of the inputs as the layers pruned so far give them; of the dense model where stages cannot be had."""
+        if self._staged:
+            try:
+                return self._staged_run(group)
+            except (InputError, KeyError):  # values that no stage can start from: sequences, optionals
+                self._staged = False
+        return self._at_once(group[:1])
+
+    def _staged_run(self, group: Sequence[Linear]) -> Statistics | None:
+        first = group[0]
+        name, inputs = str(first.x.name), first.shape[0]
+        # The output of several layers is rarely added to one thing; of one layer it often is.
+        residual = residual_of(first) if len(group) == 1 else None
+        aside = None if residual is None else str(residual.name)
+        found = Statistics(inputs)
+        stages = zip(self._feeds, self._changed.advance(name), self._dense.advance(name), strict=True)
+        for feed, changed, dense in stages:
+            values = [changed[name], dense[name]]
+            if aside is not None and aside in changed and changed[aside].shape[:-1] == values[0].shape[:-1]:
+                values += [changed[aside], dense[aside]]
+            if values[0].shape[-1] != inputs:
+                return None
+            x, x0, *r = counted(values, feed)
+            found.add(x, x0, r[1] - r[0] if r and r[0].shape[-1] == first.shape[1] else None)
+        return found if np.trace(found.moment) > 0 else None
+
+    def _of_shared(self, layer: Linear) -> Statistics | None:
+        users = [graph.find_linear(node) for node, _ in readers(layer.source)]
+        return self._at_once([user for user in users if isinstance(user, Linear) and self._seen(user)])
+
+    def _at_once(self, layers: Sequence[Linear]) -> Statistics | None:
+        """From one run of the whole dense model; summed over `layers`."""
+        names = {str(layer.x.name) for layer in layers}
+        moments = runtime.second_moments(self._original, self._feeds, names, threads=self._threads)
+        found = Statistics(layers[0].shape[0])
+        for layer in layers:
+            moment = moments.get(str(layer.x.name))
+            if moment is not None and moment.shape == found.moment.shape:
+                found.moment = found.moment + moment
+        return found if np.trace(found.moment) > 0 else None
+
+
+def bias_of(layer: Linear) -> ir.Value | None:
+    """The constant [N] that is added to the layer's output, if it may change: nobody else reads it."""
+    if layer.alpha != 1:
+        return None
+    if layer.bias is not None:
+        bias = layer.bias if layer.beta == 1 else None
+    else:
+        add = _adder(layer.output)
+        bias = next((v for v in add.inputs if v is not None and v is not layer.output), None) if add else None
+    if bias is None or not bias.is_initializer() or bias.is_graph_input() or bias.is_graph_output():
+        return None
+    tensor = bias.const_value
+    fits = tensor is not None and tensor.dtype is ir.DataType.FLOAT and tuple(tensor.shape.numpy()) == (layer.shape[1],)
+    return bias if fits and len(bias.uses()) == 1 else None
+
+
+def shift_bias(bias: ir.Value, shift: FloatArray) -> None:
+    """Add `shift` [N] to a constant."""
+    tensor = bias.const_value
+    assert tensor is not None  # see `bias_of`
+    bias.const_value = ir.tensor(np.asarray(tensor.numpy() + shift, np.float32), name=tensor.name)
+
+
+def residual_of(layer: Linear) -> ir.Value | None:
+    """What the layer's output, its bias added, is added to; None if it is not."""
+    if layer.alpha != 1:
+        return None
+    value = layer.output
+    if (add := _adder(value)) is not None and any(graph.is_constant(v) for v in add.inputs):
+        value = add.outputs[0]
+        add = _adder(value)
+    if add is None:
+        return None
+    return next((v for v in add.inputs if v is not None and v is not value), None)
+
+
+def _adder(value: ir.Value) -> ir.Node | None:
+    """The Add that alone reads `value`."""
+    user = sole_user(value)
+    return user if user is not None and user.op_type == "Add" and user.domain == "" else None
+
+
+def _shared(layer: Linear) -> bool:
+    """Whether other layers use the weight for other inputs."""
+    return any(node.inputs[0] is not layer.x for node, _ in readers(layer.source))

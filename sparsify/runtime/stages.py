@@ -1,0 +1,194 @@
+"""Running a model in stages, so that what its early layers compute is computed once however often it is stopped.
+
+A stage ends right after the node that makes a value somebody asked for. What the rest of the model still needs (the
+live values at that cut) is kept for each feed and is what the next stage starts from. Between stages the model may be
+edited, as long as only nodes change that have not run yet: this is how layers are pruned in order, each for the inputs
+that the pruned layers before it really give.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from sparsify.errors import InputError
+from sparsify.runtime.sessions import Session, run, session
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+
+
+class Stages:
+    """The main graph of `model` on `feeds`, from its inputs to wherever `advance` was last told to go."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        feeds: Iterable[Mapping[str, Array]],
+        *,
+        threads: int | None = None,
+        memory: int = 2**31,
+    ) -> None:
+        """Nothing runs yet; `feeds` are kept by reference. Live values beyond `memory` bytes go to a scratch folder."""
+        self._model = model
+        self._threads = threads
+        self._done = 0  # nodes that have run
+        names = {str(v.name) for v in model.graph.inputs}
+        self._live = _Kept([{n: a for n, a in feed.items() if n in names} for feed in feeds], memory)
+
+    def close(self) -> None:
+        """Forget all values."""
+        self._live.close()
+
+    def advance(self, value: str) -> Iterator[Feed]:
+        """Run on to the node that makes `value`; for each feed, all values live there, `value` among them.
+
+        All feeds must be taken before the next call.
+
+        Raises:
+            KeyError: no node makes `value`, or it lies behind and nothing that is left reads it.
+            InputError: onnxruntime refuses the stage.
+        """
+        nodes = list(self._model.graph)
+        stop = self._position(nodes, value)
+        if stop <= self._done:
+            yield from self._again(value)
+            return
+        wanted = self._live_after(nodes, stop) | {value}
+        part = nodes[self._done : stop]
+        fetched = [v for v in _made_by(part) if v in wanted]
+        opened: Session | None = None
+        for number in range(len(self._live)):
+            feed = self._live.get(number)
+            if opened is None:
+                opened = session(self._proto(part, feed, fetched), threads=self._threads, spin=False)
+            live = {n: a for n, a in feed.items() if n in wanted} | run(opened, feed)
+            self._live.put(number, live)
+            if number == len(self._live) - 1:
+                self._done = stop  # before the last is given away: who takes all need not ask for one more
+            yield live
+
+    def _again(self, value: str) -> Iterator[Feed]:
+        for number in range(len(self._live)):
+            feed = self._live.get(number)
+            if value not in feed:
+                raise KeyError(value)
+            yield feed
+
+    def _position(self, nodes: Sequence[ir.Node], value: str) -> int:
+        """How many nodes must have run for `value` to exist."""
+        if any(v.name == value for v in self._model.graph.inputs):
+            return 0
+        for number, node in enumerate(nodes):
+            if any(v.name == value for v in node.outputs):
+                return number + 1
+        raise KeyError(value)
+
+    def _live_after(self, nodes: Sequence[ir.Node], stop: int) -> set[str]:
+        """Values that nodes from `stop` on read."""
+        return set().union(*(_read_by(node) for node in nodes[stop:])) if stop < len(nodes) else set()
+
+    def _proto(self, part: Sequence[ir.Node], feed: Feed, outputs: Sequence[str]) -> onnx.ModelProto:
+        """The nodes `part` as a model: live values in, `outputs` out."""
+        if not all(isinstance(value, np.ndarray) for value in feed.values()):
+            raise InputError("a sequence is live between two stages: only tensors can be handed on")
+        read = set().union(*(_read_by(node) for node in part))
+        made = set(_made_by(part))
+        inputs = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
+            )
+            for name, array in feed.items()
+            if name in read
+        ]
+        weights = self._model.graph.initializers
+        constants = [_tensor(weights[n], n) for n in sorted(read) if n in weights and n not in made | feed.keys()]
+        graph = onnx.helper.make_graph(
+            [ir.to_proto(node) for node in part],
+            "stage",
+            inputs,
+            [onnx.ValueInfoProto(name=n) for n in outputs],
+            constants,
+        )
+        imports = [onnx.helper.make_opsetid(d, v) for d, v in self._model.opset_imports.items()]
+        functions = [ir.to_proto(f) for f in self._model.functions.values()]
+        return onnx.helper.make_model(
+            graph, opset_imports=imports, functions=functions, ir_version=self._model.ir_version
+        )
+
+
+class _Kept:
+    """Feeds, in memory up to a limit and in files beyond."""
+
+    def __init__(self, feeds: list[Feed], memory: int) -> None:
+        self._feeds: list[Feed | Path] = [*feeds]
+        self._sizes = [0] * len(feeds)  # bytes in memory; what the caller gave is the caller's
+        self._memory = memory
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def get(self, number: int) -> Feed:
+        feed = self._feeds[number]
+        if not isinstance(feed, Path):
+            return feed
+        with np.load(feed) as data:
+            return {name: data[f"v{i}"] for i, name in enumerate(data["names"].tolist())}
+
+    def put(self, number: int, feed: Feed) -> None:
+        size = sum(array.nbytes for array in feed.values() if isinstance(array, np.ndarray))
+        self._sizes[number] = 0
+        plain = all(isinstance(array, np.ndarray) and array.dtype != object for array in feed.values())
+        if plain and sum(self._sizes) + size > self._memory:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sparsify-")
+            path = Path(self._folder.name) / f"{number}.npz"
+            arrays = {f"v{i}": array for i, array in enumerate(feed.values())}
+            np.savez(path, allow_pickle=False, names=np.array(list(feed), np.str_), **arrays)
+            self._feeds[number] = path
+        else:
+            self._feeds[number], self._sizes[number] = feed, size
+
+    def close(self) -> None:
+        self._feeds = []
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def _tensor(value: ir.Value, name: str) -> onnx.TensorProto:
+    """The data of an initializer, wherever it is kept."""
+    tensor = value.const_value
+    assert tensor is not None  # `initializers` has no others
+    if isinstance(tensor, ir.ExternalTensor):
+        return onnx.numpy_helper.from_array(np.asarray(tensor.numpy()), name)
+    proto: onnx.TensorProto = ir.to_proto(tensor)
+    proto.name = name
+    return proto
+
+
+def _made_by(nodes: Iterable[ir.Node]) -> list[str]:
+    return [str(v.name) for node in nodes for v in node.outputs if v.name]
+
+
+def _read_by(node: ir.Node) -> set[str]:
+    """Names of what `node` reads, also in the graphs inside it (these may include names of their own)."""
+    names = {str(v.name) for v in node.inputs if v is not None}
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            names |= _read_inside(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            names |= set().union(*map(_read_inside, attribute.as_graphs()))
+    return names
+
+
+def _read_inside(graph: ir.Graph) -> set[str]:
+    inside = set().union(*(_read_by(node) for node in graph)) if len(graph) else set()
+    return inside | {str(v.name) for v in graph.outputs}

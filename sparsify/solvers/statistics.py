@@ -1,0 +1,117 @@
+"""What a layer's inputs look like before and after the layers upstream were changed, and what to aim at then.
+
+Let X [T, K] be a layer's inputs in the dense model and X' in the one being pruned, layer after layer. Keeping X' W'
+near X' W lets errors pile up. The layer can answer for some of those upstream instead:
+
+    minimise ||X' W' + 1 b'^T - (X W + 1 b^T + R - R')||^2
+
+where R and R' are what the layer's output is added to (a residual connection), if there is one. Fitting this entirely
+would fit noise of few calibration tokens; a step of `correction` in [0, 1] towards the solution, pulled to W by a ridge
+of LAMBDA of each input's energy, generalises:
+
+    W_t = W + correction (H' + LAMBDA diag H')^-1 ((C - H') W + E),
+    H' = X'^T X',  C = X'^T X,  E = X'^T (R - R')
+
+A bias that may change takes up the means: H', C and E are then centred, and b' = b + mean(target) - mean(X') W'.
+W_t takes the place of W in any solver for H'.
+
+Source: Frantar, Alistarh, "SparseGPT", 2023 (inputs of the pruned model); Li et al., "GPTAQ", 2025, and Arai, Ichikawa,
+"Quantization Error Propagation", 2025 (targets of the dense one, partial steps); Nagel et al., "Data-Free Quantization
+Through Weight Equalization and Bias Correction", 2019.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+LAMBDA = 0.01
+
+
+class Statistics:
+    """Sums over tokens; `moment` is H', `tokens` is T.
+
+    float32 within a batch, float64 across batches: a batch has few enough tokens for its own sum to be accurate.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        self.tokens = 0
+        self.moment: F64 = np.zeros((inputs, inputs))
+        self._cross: F64 | None = None  # C - H'; None while the inputs are those of the dense model
+        self._sum, self._dense_sum = np.zeros(inputs), np.zeros(inputs)
+        self._residual: F64 | None = None  # E
+        self._residual_sum: F64 | None = None
+
+    def add(self, inputs: F32, dense: F32 | None = None, residual: F32 | None = None) -> None:
+        """Count tokens.
+
+        Args:
+            inputs: X' [t, K], finite.
+            dense: X [t, K]; X' when None.
+            residual: R - R' [t, N]; zeros when None.
+        """
+        self.tokens += len(inputs)
+        self.moment += inputs.T @ inputs
+        self._sum += inputs.sum(axis=0, dtype=np.float64)
+        if dense is None:
+            self._dense_sum += inputs.sum(axis=0, dtype=np.float64)
+        else:
+            self._dense_sum += dense.sum(axis=0, dtype=np.float64)
+            gap: F64 = (inputs.T @ (dense - inputs)).astype(np.float64)
+            self._cross = gap if self._cross is None else self._cross + gap
+        if residual is not None:
+            product: F64 = (inputs.T @ residual).astype(np.float64)
+            self._residual = product if self._residual is None else self._residual + product
+            total: F64 = residual.sum(axis=0, dtype=np.float64)
+            self._residual_sum = total if self._residual_sum is None else self._residual_sum + total
+
+    def second_moment(self, *, centred: bool) -> F64:
+        """H' [K, K], of X' or of X' less its mean."""
+        if not centred or not self.tokens:
+            return self.moment
+        return self.moment - np.outer(self._sum, self._sum / self.tokens)
+
+    def target(self, weight: F32, correction: float, *, centred: bool) -> F32:
+        """W_t [K, N] for W [K, N]."""
+        if correction == 0 or not self.tokens or (self._cross is None and self._residual is None):
+            return weight
+        gap = self._gap(weight, centred=centred)
+        moment = self.second_moment(centred=centred)
+        scale = np.sqrt(np.maximum(np.diag(moment), 0))
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > _DEAD * scale.max(initial=0))
+        system = moment * inverse[:, None] * inverse
+        system[np.diag_indices_from(system)] = 1 + LAMBDA
+        step = scipy.linalg.solve(system, gap * inverse[:, None], assume_a="pos", check_finite=False)
+        return np.asarray(weight + correction * step * inverse[:, None], np.float32)
+
+    def bias_shift(self, weight: F32, changed: F32, correction: float) -> F32:
+        """b' - b [N]: what keeps the mean output where it was, once W [K, N] is W'.
+
+        The whole step goes to the bias, whatever `correction` is: N means are known far better than K N weights.
+        """
+        if not self.tokens:
+            return np.zeros(weight.shape[1], np.float32)
+        before = self._dense_sum if correction else self._sum
+        shift = (before @ weight - self._sum @ changed) / self.tokens
+        if self._residual_sum is not None and correction:
+            shift = shift + self._residual_sum / self.tokens
+        return np.asarray(shift, np.float32)
+
+    def _gap(self, weight: F32, *, centred: bool) -> F64:
+        """(C - H') W + E [K, N]: how far X'^T (target) is from X'^T X' W."""
+        gap = np.zeros(weight.shape) if self._cross is None else self._cross @ weight
+        if self._residual is not None:
+            gap = gap + self._residual
+        if centred:
+            mean = (self._dense_sum - self._sum) @ weight / self.tokens
+            if self._residual_sum is not None:
+                mean = mean + self._residual_sum / self.tokens
+            gap = gap - np.outer(self._sum, mean)
+        return gap
+
+
+_DEAD = 1e-9  # of the largest input: what is smaller was constant, or never there, up to rounding
