@@ -91,7 +91,7 @@ def _fuse(
     if folded and folded[0].op_type in _BIASED:
         kind = _BIASED[folded[0].op_type]
         parts.append(kind.value)
-    elif (found := activation(end)) is not None and found.name in _FUSABLE:
+    elif (found := activation(end)) is not None and found.name in _FUSABLE and found.nodes[-1].graph is node.graph:
         kind = _FUSABLE[found.name]
         folded += found.nodes
         parts.append(found.name)

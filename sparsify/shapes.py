@@ -107,6 +107,7 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
             continue
         if tensor.size <= _SMALL:
             graph.initializer.append(ir.serde.serialize_tensor(tensor))
+            graph.initializer[-1].name = value.name or ""  # that of the tensor may be another
         else:
             dims = [int(d) for d in tensor.shape.numpy()]
             graph.input.append(onnx.helper.make_tensor_value_info(value.name or "", int(tensor.dtype), dims))

@@ -80,5 +80,13 @@ def test_our_operators_are_products_and_the_model_stays(rng, outputs):
     assert ir.to_proto(model).SerializeToString() == before
 
 
+def test_constants_tell_shapes_whatever_their_tensors_are_called():
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] a) => (float y) <int64[2] s = {-1, 2}> { p = Reshape(a, s) y = Relu(p) }""")
+    model.graph.outputs[0].shape = None
+    model.graph.initializers["s"].const_value = ir.tensor([-1, 2], ir.DataType.INT64, name="another")
+    assert shapes(model)["p"][1] == 2
+
+
 def test_a_model_that_contradicts_itself_tells_nothing():
     assert shapes_of("y = MatMul(a, b)", "float[2,3] a, float[4,5] b").get("y") is None

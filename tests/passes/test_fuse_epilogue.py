@@ -161,6 +161,18 @@ def test_a_residual(rng, body, fused):
     assert "already has a residual" in again.refusals[0].reason
 
 
+@pytest.mark.parametrize("body", ["t = Relu(p)", "t = Add(p, c)", "t = Add(p, other)"])
+def test_what_a_subgraph_does_stays_there(rng, body):
+    branches = f"then_branch = th () => (float[M,6] t) {{ {body} }}, "
+    branches += "else_branch = el () => (float[M,6] e) { e = Neg(other) }"
+    model, _ = model_of(
+        rng, f"p = MatMul(a, w) s = ReduceSum<keepdims=0>(other) q = Cast<to=9>(s) y = If(q) <{branches}>"
+    )
+    report = FuseEpilogue()(model)
+    assert not report.modified
+    assert "followed by" in report.refusals[0].reason
+
+
 def test_both_branches_of_a_sum_are_one_operator_and_its_residual(rng):
     model, w = model_of(rng, "p = MatMul(a, w) q = MatMul(a, w) y = Add(p, q)")
     assert FuseEpilogue()(model).changes[0].what == "fused residual"
