@@ -1,7 +1,7 @@
 // The contract between the packed product kernels and everything around them.
 //
 //   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32 and Columns products
-//   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest, ties to even
+//   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest even
 //   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias) + residual      Int8 products; q, z, s per row of X, see quantize.h
 //
 // A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
