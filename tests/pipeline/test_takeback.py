@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sparsify import modelio
 from sparsify.pipeline import Pipeline, parse
 from tests import small
