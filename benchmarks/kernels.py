@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from ml_dtypes import bfloat16
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -30,7 +31,7 @@ from sparsify.cli import talk
 from sparsify.cost import dense_model, operator_model
 from sparsify.formats import encode
 from sparsify.machine import machine
-from sparsify.ops import Activation, Operator
+from sparsify.ops import Activation, Operator, Values
 from sparsify.patterns import Pattern
 
 SHAPES = Path(__file__).parent / "shapes"
@@ -142,25 +143,29 @@ def contenders(layer: Layer, folder: Path) -> Iterator[Contender]:
         quantizer.process()
         yield Contender(f"onnxruntime MatMulNBits {bits}", quantizer.model.model.SerializeToString())
 
-    yield sparse(weight, "ours int8 dense", True)
+    yield sparse(weight, "ours int8 dense", Values.INT8)
+    yield sparse(weight, "ours bf16 dense", Values.BF16)
     for text in BALANCED:
-        yield sparse(np.where(Pattern.parse(text).project(np.abs(weight)), weight, 0), f"ours int8 {text}", True)
+        balanced = np.where(Pattern.parse(text).project(np.abs(weight)), weight, 0)
+        yield sparse(balanced, f"ours int8 {text}", Values.INT8)
+        yield sparse(balanced, f"ours bf16 {text}", Values.BF16)
     for sparsity in UNSTRUCTURED:
         pruned = np.where(Pattern().project(np.abs(weight), sparsity), weight, 0)
-        yield sparse(pruned, f"ours int8 unstructured {sparsity:.0%}", True)
-        yield sparse(pruned, f"ours fp32 unstructured {sparsity:.0%}", False)
+        yield sparse(pruned, f"ours int8 unstructured {sparsity:.0%}", Values.INT8)
+        yield sparse(pruned, f"ours bf16 unstructured {sparsity:.0%}", Values.BF16)
+        yield sparse(pruned, f"ours fp32 unstructured {sparsity:.0%}", Values.FP32)
 
 
-def sparse(weight: npt.NDArray[np.float32], name: str, integer: bool) -> Contender:
+def sparse(weight: npt.NDArray[np.float32], name: str, kind: Values) -> Contender:
     """Our operator on `weight`; integers are drawn so that no non-zero rounds to zero."""
-    values: npt.NDArray[Any] = weight
-    if integer:
+    values: npt.NDArray[Any] = weight.astype(bfloat16) if kind is Values.BF16 else weight
+    if kind is Values.INT8:
         drawn = np.random.default_rng(2).integers(1, 128, weight.shape)
         values = (np.sign(weight) * drawn).astype(np.int8)
     encoded = encode(values)
-    scale = np.full(weight.shape[1], 1e-3, np.float32) if integer else None
+    scale = np.full(weight.shape[1], 1e-3, np.float32) if kind is Values.INT8 else None
     arrays = ops.inputs_of(encoded, np.zeros(weight.shape[1], np.float32), scale)
-    operator = Operator(integer, encoded.encoding, Activation.NONE)
+    operator = Operator(kind, encoded.encoding, Activation.NONE)
     model = cornered(operator_model(weight.shape[0], arrays, operator))
     return Contender(name, model, float(np.count_nonzero(weight)) / weight.size, native=True)
 

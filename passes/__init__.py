@@ -14,6 +14,7 @@ PASSES: dict[str, str] = {
     "fuse-epilogue": "sparsify.passes.fuse_epilogue:FuseEpilogue",
     "prune": "sparsify.passes.prune:Prune",
     "shrink": "sparsify.passes.shrink:Shrink",
+    "sparse-bf16": "sparsify.passes.sparse_bf16:SparseBf16",
     "sparse-fp32": "sparsify.passes.sparse_fp32:SparseFp32",
     "sparse-int8": "sparsify.passes.sparse_int8:SparseInt8",
     "stamp": "sparsify.passes.stamp:Stamp",

@@ -50,7 +50,7 @@ class EncodedWeight:
         encoding: how `positions` are to be read.
         positions: the operator's position inputs in order: bitmask uint8 [ceil(K*N/8)];
             gaps uint8|uint16|int32 [n]; or rows int32 [n] and column gaps uint8|uint16|int32 [n].
-        values: float32 or int8 [n]; fillers are 0.
+        values: float32, int8 or bfloat16 (of ml_dtypes, as in onnx_ir) [n]; fillers are 0.
     """
 
     shape: tuple[int, int]
@@ -76,7 +76,7 @@ class EncodedWeight:
 
 
 def encode(weight: Array, encoding: Encoding | None = None) -> EncodedWeight:
-    """Encode a dense W [K, N] (float32 or int8) as BITMASK or DELTA; the smaller one if not told.
+    """Encode a dense W [K, N] (float32, int8 or bfloat16) as BITMASK or DELTA; the smaller one if not told.
 
     Raises:
         ValueError: `weight` is not a matrix, or `encoding` is COLUMNS (see `encode_columns`).

@@ -25,6 +25,8 @@ from sparsify.solvers.quantize import LEVELS
 
 MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
+_VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
+
 
 class NotEncodable(Exception):
     """A weight that a format cannot hold; the message is the reason."""
@@ -39,7 +41,7 @@ class Encoded:
 
     @property
     def operator(self) -> ops.Operator:
-        return ops.Operator(self.scale is not None, self.weight.encoding, ops.Activation.NONE)
+        return ops.Operator(_VALUES[self.weight.values.dtype.name], self.weight.encoding, ops.Activation.NONE)
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from ml_dtypes import bfloat16
 from scipy.sparse import csc_array
 
 from sparsify import kernels, ops
@@ -16,6 +17,8 @@ from tests.strategies import Layer
 def encoded(operator: ops.Operator, layer: Layer) -> EncodedWeight:
     if operator.encoding is Encoding.COLUMNS:
         return encode_columns(csc_array(layer.weight))
+    if operator.values is ops.Values.BF16:
+        return encode(layer.weight.astype(bfloat16), operator.encoding)
     return encode(layer.integers if operator.integer else layer.weight, operator.encoding)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from ml_dtypes import bfloat16
 from scipy.special import erf, expit
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 U = 2.0**-24  # unit roundoff of float32
+TINY = 2.0**-126  # its smallest normal number
 
 
 def product(x: F32, weight: F32, bias: F32) -> F64:
@@ -31,6 +33,27 @@ def product_bound(x: F32, weight: F32, *added: F32, factors: int = 0) -> F64:
     for term in added:
         magnitude = magnitude + np.abs(term)
     return np.asarray(gamma * magnitude + 1e-37)
+
+
+def bf16(a: F32) -> F32:
+    """`a` rounded to the nearest bfloat16, ties to even."""
+    return a.astype(bfloat16).astype(np.float32)
+
+
+def bf16_product_bound(x: F32, weight: F32, bias: F32) -> F64:
+    """Bound on any float32 sum of the products of bfloat16 `x` and `weight`, and the bias, in any order.
+
+    Products of two numbers of 8 significant bits are exact in float32. A sum of the n of a column and the bias has n
+    roundings: |error| <= gamma_n (|X| |W| + |bias|), see `product_bound`; a unit that rounds after each pair, or that
+    sums a pair first, does no more. The bf16 unit of a CPU takes denormal operands for 0, which loses their products,
+    and denormal results for 0: up to 2^-126 for each of n products and n sums.
+    """
+    n = np.count_nonzero(weight, axis=0)
+    gamma = n * U / (1 - n * U)
+    large, heavy = np.abs(x).astype(np.float64), np.abs(weight).astype(np.float64)
+    flushed_x, flushed_w = np.where(large < TINY, large, 0), np.where(heavy < TINY, heavy, 0)
+    lost = flushed_x @ heavy + large @ flushed_w + (2 * n + 1) * TINY
+    return np.asarray(gamma * (large @ heavy + np.abs(bias)) + lost)
 
 
 def integer_product(x: F32, integers: npt.NDArray[np.int8], scale: F32, bias: F32) -> F32:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparsify import cost, formats, ops, runtime
-from sparsify.ops import Activation, Operator
+from sparsify.ops import Activation, Operator, Values
 from tests.references import ACTIVATIONS, body_bound
 
 K, N, ROWS = 70, 24, 5
@@ -21,7 +21,7 @@ ARRAYS = ops.inputs_of(ENCODED, BIAS, None)
 
 
 def operator(activation: Activation) -> Operator:
-    return Operator(integer=False, encoding=ENCODED.encoding, activation=activation)
+    return Operator(Values.FP32, encoding=ENCODED.encoding, activation=activation)
 
 
 @pytest.fixture(autouse=True)

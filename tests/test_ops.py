@@ -15,9 +15,18 @@ from onnx.reference import ReferenceEvaluator
 
 from sparsify import kernels, ops
 from sparsify.formats import Encoding
-from sparsify.ops import OPERATORS, Activation, Operator
+from sparsify.ops import OPERATORS, Activation, Operator, Values
 from tests.onemodel import feed, operator_model, rows, session
-from tests.references import ACTIVATIONS, U, body_bound, integer_product, product, product_bound
+from tests.references import (
+    ACTIVATIONS,
+    U,
+    bf16,
+    bf16_product_bound,
+    body_bound,
+    integer_product,
+    product,
+    product_bound,
+)
 from tests.strategies import Layer, layers
 
 OPSETS = (11, 12, 13, 14, 16, 17, 18, 19, 21, 23)
@@ -31,6 +40,9 @@ def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
     if operator.integer:
         linear = integer_product(layer.x, layer.integers, layer.scale, layer.bias).astype(np.float64)
         bound = np.zeros_like(linear)
+    elif operator.values is Values.BF16:
+        rounded = bf16(layer.x), bf16(layer.weight), layer.bias
+        linear, bound = product(*rounded), bf16_product_bound(*rounded)
     else:
         linear, bound = product(layer.x, layer.weight, layer.bias), product_bound(layer.x, layer.weight, layer.bias)
     if operator.activation:
@@ -127,7 +139,9 @@ def test_leading_dimensions_are_kept(name: str, shape: tuple[int, ...]) -> None:
 
 @native
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8"])
+@pytest.mark.parametrize(
+    "name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8", "SparseMatMulBf16"]
+)
 def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
     layer = some_layer()
     layer.x[3, 129] = bad
@@ -138,13 +152,13 @@ def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
 
 
 @native
-@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8Delta", "SparseMatMulColumns"])
+@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8Delta", "SparseMatMulColumns", "SparseMatMulBf16"])
 def test_broken_weights_are_an_error_that_names_the_node(name: str) -> None:
     layer = some_layer()
     model = operator_model(OPERATORS[name], layer)
     values = next(t for t in model.graph.initializer if t.name == "values")
     values.dims[0] -= 1
-    values.raw_data = values.raw_data[: -1 if OPERATORS[name].integer else -4]
+    values.raw_data = values.raw_data[: -len(values.raw_data) // (values.dims[0] + 1)]
     with pytest.raises(Exception, match=rf"{name} node `the_node`: .*(positions|gaps|rows)"):
         session(model, native=True)
 
@@ -202,9 +216,9 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_spell_semantics_and_are_unique() -> None:
-    assert len(OPERATORS) == 5 * (7 + 1)
-    assert Operator(True, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
-    assert Operator(False, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
+    assert len(OPERATORS) == 7 * (7 + 1)
+    assert Operator(Values.INT8, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
+    assert Operator(Values.FP32, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
     for name, operator in OPERATORS.items():
         assert ops.operator_of(ir.Node(ops.DOMAIN, name, [])) == operator
         assert operator.linear == dataclasses.replace(operator, activation=Activation.NONE, residual=False)

@@ -56,7 +56,7 @@ def _measure(threads: int) -> dict[str, Any]:
     weight *= pattern.project(np.abs(weight))
     values, scale = quantize(weight)
     encoded = formats.encode(values)
-    operator = ops.Operator(integer=True, encoding=encoded.encoding, activation=ops.Activation.NONE)
+    operator = ops.Operator(ops.Values.INT8, encoded.encoding, ops.Activation.NONE)
     arrays = ops.inputs_of(encoded, np.zeros(SHAPE[1], np.float32), scale)
     found = cost.measure(weight, arrays, operator, rows=ROWS, threads=threads)
     return {

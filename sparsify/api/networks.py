@@ -50,7 +50,7 @@ def _add_layer(model: ir.Model, x: ir.Value, layer: Layer, number: int, *, last:
     """Append one layer that reads `x`; its output."""
     where = f"from_scipy, layer {number}"
     matrix, bias, activation = _checked(layer, x, where)
-    operator = ops.Operator(integer=False, encoding=Encoding.COLUMNS, activation=_ACTIVATIONS[activation])
+    operator = ops.Operator(ops.Values.FP32, Encoding.COLUMNS, _ACTIVATIONS[activation])
     ops.add_operator(model, operator)
     arrays = ops.inputs_of(encode_columns(matrix), bias, None)
     constants = [_initializer(model, f"layer{number}.{name}", array) for name, array in arrays.items()]

@@ -11,9 +11,11 @@
 template class std::vector<float>;
 template class std::vector<int32_t>;
 template class std::vector<int64_t>;
+template class std::vector<uint16_t>;
 template class std::vector<uint8_t>;
 template class std::unique_ptr<float[], sparsify::Free>;
 template class std::unique_ptr<int32_t[], sparsify::Free>;
+template class std::unique_ptr<uint16_t[], sparsify::Free>;
 template class std::unique_ptr<uint8_t[], sparsify::Free>;
 
 namespace sparsify {

@@ -38,7 +38,7 @@ std::string joined_isas() {
 
 // A line a kernel: name, format, lowest ISA path.
 std::string listed_kernels() {
-  static const char* const kFormats[] = {"fp32", "int8", "columns"};
+  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16"};
   std::string lines;
   for (const KernelInfo& kernel : kernels()) {
     lines += kernel.name + " " + kFormats[static_cast<int>(kernel.format)] + " " + isa_name(kernel.isa) + "\n";
@@ -92,9 +92,13 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
       epilogue.bias.assign(bias, bias + n);
       if (scale != nullptr) epilogue.scale.assign(scale, scale + n);
       epilogue.activation = static_cast<sparsify::Activation>(activation);
-      product = info->format == sparsify::Format::kInt8
-                    ? sparsify::pack<int8_t>(encoded, std::move(epilogue), info->make_int8, &wrong)
-                    : sparsify::pack<float>(encoded, std::move(epilogue), info->make_fp32, &wrong);
+      if (info->format == sparsify::Format::kInt8) {
+        product = sparsify::pack<int8_t>(encoded, std::move(epilogue), info->make_int8, &wrong);
+      } else if (info->format == sparsify::Format::kBf16) {
+        product = sparsify::pack<uint16_t>(encoded, std::move(epilogue), info->make_bf16, &wrong);
+      } else {
+        product = sparsify::pack<float>(encoded, std::move(epilogue), info->make_fp32, &wrong);
+      }
     }
   } catch (const std::exception& failure) {
     wrong = failure.what();

@@ -1,6 +1,7 @@
 // The contract between the packed product kernels and everything around them.
 //
 //   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32 and Columns products
+//   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest even
 //   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias) + residual      Int8 products; q, z, s per row of X, see quantize.h
 //
 // A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
@@ -20,10 +21,10 @@ enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh }
 
 // ISA paths. Each architecture has a ladder of its own, lowest first; scalar is the foot of both. A path also runs
 // the kernels of lower paths of its ladder, as far as this CPU has their instructions (Zen 4 runs avx512_vbmi and
-// has no AVX-VNNI: avx2_vnni is no path of it). Which instructions each path needs: dispatch.cc.
-enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi };
+// has no AVX-VNNI: avx2_vnni is no path of it; Cooper Lake has bf16 and no VBMI). Which instructions each path needs: dispatch.cc.
+enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAvx512Bf16 };
 
-enum class Format { kFp32, kInt8, kColumns };
+enum class Format { kFp32, kInt8, kColumns, kBf16 };
 
 // W in compressed sparse columns: rows ascend within a column; fillers of the encoding are gone.
 template <class T>
@@ -31,7 +32,7 @@ struct Csc {
   int64_t k = 0, n = 0;
   std::vector<int64_t> start;  // [n + 1]
   std::vector<int32_t> row;    // [nnz], 0 <= row < k
-  std::vector<T> value;        // [nnz]
+  std::vector<T> value;        // [nnz]; bfloat16 are uint16_t, their bits
   int64_t nnz() const { return static_cast<int64_t>(row.size()); }
 };
 
@@ -68,13 +69,16 @@ class Product {
 
 using Fp32Factory = std::unique_ptr<Product> (*)(const Csc<float>&, Epilogue);
 using Int8Factory = std::unique_ptr<Product> (*)(const Csc<int8_t>&, Epilogue);
+using Bf16Factory = std::unique_ptr<Product> (*)(const Csc<uint16_t>&, Epilogue);
 
 #define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
 #define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<int8_t>&, Epilogue);
 #define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
+#define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<uint16_t>&, Epilogue);
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL
 #undef SPARSIFY_INT8_KERNEL
 #undef SPARSIFY_COLUMNS_KERNEL
+#undef SPARSIFY_BF16_KERNEL
 
 }  // namespace sparsify

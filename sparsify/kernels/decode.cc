@@ -124,5 +124,6 @@ std::string decode(const Encoded& in, Csc<T>* out) {
 
 template std::string decode<float>(const Encoded&, Csc<float>*);
 template std::string decode<int8_t>(const Encoded&, Csc<int8_t>*);
+template std::string decode<uint16_t>(const Encoded&, Csc<uint16_t>*);
 
 }  // namespace sparsify

@@ -22,7 +22,7 @@ struct Encoded {
   const void* positions = nullptr;    // bitmask bytes, or gaps
   int64_t position_count = 0;         // bytes of the bitmask, or number of gaps
   GapType gap_type = GapType::kUint8;  // kDelta, kColumns
-  const void* values = nullptr;       // float or int8_t [count]
+  const void* values = nullptr;       // float, int8_t or bits of bfloat16 [count]
   int64_t count = 0;
 };
 

@@ -34,6 +34,7 @@ std::vector<Isa> probe() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   std::vector<Isa> found;
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(Isa::kAvx512Bf16);
   if (vnni && __builtin_cpu_supports("avx512vbmi")) found.push_back(Isa::kAvx512Vbmi);
   if (vnni) found.push_back(Isa::kAvx512Vnni);
   if (avx512) found.push_back(Isa::kAvx512);
@@ -81,6 +82,7 @@ const Isa* forced_isa() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Bf16: return "avx512_bf16";
     case Isa::kAvx512Vbmi: return "avx512_vbmi";
     case Isa::kAvx512Vnni: return "avx512_vnni";
     case Isa::kAvx512: return "avx512";
@@ -108,13 +110,15 @@ bool isa_is_forced() { return forced_isa() != nullptr; }
 
 const std::vector<KernelInfo>& kernels() {
   static const std::vector<KernelInfo> all = {
-#define SPARSIFY_FP32_KERNEL(isa, factory) {#factory, Format::kFp32, Isa::isa, factory, nullptr},
-#define SPARSIFY_INT8_KERNEL(isa, factory) {#factory, Format::kInt8, Isa::isa, nullptr, factory},
-#define SPARSIFY_COLUMNS_KERNEL(isa, factory) {#factory, Format::kColumns, Isa::isa, factory, nullptr},
+#define SPARSIFY_FP32_KERNEL(isa, factory) {#factory, Format::kFp32, Isa::isa, factory, nullptr, nullptr},
+#define SPARSIFY_INT8_KERNEL(isa, factory) {#factory, Format::kInt8, Isa::isa, nullptr, factory, nullptr},
+#define SPARSIFY_COLUMNS_KERNEL(isa, factory) {#factory, Format::kColumns, Isa::isa, factory, nullptr, nullptr},
+#define SPARSIFY_BF16_KERNEL(isa, factory) {#factory, Format::kBf16, Isa::isa, nullptr, nullptr, factory},
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL
 #undef SPARSIFY_INT8_KERNEL
 #undef SPARSIFY_COLUMNS_KERNEL
+#undef SPARSIFY_BF16_KERNEL
   };
   return all;
 }

@@ -15,6 +15,7 @@ struct KernelInfo {
   Isa isa;  // lowest path that can run it
   Fp32Factory make_fp32;  // kFp32, kColumns
   Int8Factory make_int8;  // kInt8
+  Bf16Factory make_bf16;  // kBf16
 };
 
 const char* isa_name(Isa isa);

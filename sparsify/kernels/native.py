@@ -20,7 +20,7 @@ _MESSAGE_BYTES = 512
 
 @dataclass(frozen=True)
 class Kernel:
-    """A line of kernels.inc: its name, its format (fp32, int8, columns) and the lowest ISA path that can run it."""
+    """A line of kernels.inc: its name, format (fp32, int8, bf16, columns) and the lowest ISA path that can run it."""
 
     name: str
     format: str
@@ -41,7 +41,7 @@ class Product:
 
     Args:
         kernel: name of a kernel.
-        weight: float32 values for fp32 and columns kernels, int8 for int8 kernels.
+        weight: float32 values for fp32 and columns kernels, int8 for int8 kernels, bfloat16 for bf16 kernels.
         bias: float32 [N].
         scale: float32 [N] for int8 kernels, else None.
         activation: one of `ops.Activation`.

@@ -22,17 +22,18 @@ const OrtApi* g_api = nullptr;  // set once, before any op can run
 struct Operator {
   OrtCustomOp ort;  // first: onnxruntime hands back a pointer to it
   std::string name;
-  bool integer;
+  Format format;
   Encoding encoding;
   Activation activation;
   bool residual;
 
-  Format format() const {
-    if (integer) return Format::kInt8;
-    return encoding == Encoding::kColumns ? Format::kColumns : Format::kFp32;
+  bool integer() const { return format == Format::kInt8; }
+  int value_type() const {
+    if (integer()) return ort::kInt8;
+    return format == Format::kBf16 ? ort::kBfloat16 : ort::kFloat;
   }
   size_t values_at() const { return encoding == Encoding::kColumns ? 3 : 2; }
-  size_t bias_at() const { return values_at() + (integer ? 3 : 2); }
+  size_t bias_at() const { return values_at() + (integer() ? 3 : 2); }
   size_t residual_at() const { return bias_at() + 1; }
   size_t input_count() const { return bias_at() + (residual ? 2 : 1); }
 };
@@ -135,7 +136,7 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
   const size_t at = op.values_at();
   const Tensor shape = constant(info, at + 1, "shape", ort::kInt64, 2);
   const auto* kn = static_cast<const int64_t*>(shape.data);
-  const Tensor values = constant(info, at, "values", op.integer ? ort::kInt8 : ort::kFloat, -1);
+  const Tensor values = constant(info, at, "values", op.value_type(), -1);
   Encoded encoded{op.encoding, kn[0], kn[1]};
   encoded.values = values.data;
   encoded.count = values.size();
@@ -170,10 +171,14 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
   Epilogue epilogue;
   epilogue.activation = op.activation;
   epilogue.bias = floats(constant(info, bias_at, "bias", ort::kFloat, encoded.n));
-  if (op.integer) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
-  const KernelInfo& kernel = kernel_for(op.format());
-  auto product = op.integer ? pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8)
-                            : pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
+  if (op.integer()) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
+  const KernelInfo& kernel = kernel_for(op.format);
+  std::unique_ptr<Product> product;
+  switch (op.format) {
+    case Format::kInt8: product = pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8); break;
+    case Format::kBf16: product = pack<uint16_t>(encoded, std::move(epilogue), kernel.make_bf16); break;
+    default: product = pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
+  }
   return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n, op.residual ? op.residual_at() : 0});
 }
 
@@ -254,20 +259,21 @@ void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
 int input_type(const OrtCustomOp* op, size_t index) {
   const Operator& o = of(op);
   const size_t at = o.values_at();
-  if (index == at) return o.integer ? ort::kInt8 : ort::kFloat;
+  if (index == at) return o.value_type();
   if (index == at + 1) return ort::kInt64;
   if (index == 0 || index > at + 1) return ort::kFloat;
   if (index < at - 1) return ort::kInt32;
   return o.encoding == Encoding::kBitmask ? ort::kUint8 : ort::kUndefined;  // gaps: one of three types
 }
 
-Operator make_operator(bool integer, Encoding encoding, Activation activation, bool residual) {
+Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual) {
+  static const char* const kFormats[] = {"", "Int8", "", "Bf16"};
   static const char* const kEncodings[] = {"", "Delta", "Columns"};
   static const char* const kActivations[] = {"", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh"};
   Operator op{};
-  op.name = std::string("SparseMatMul") + (integer ? "Int8" : "") + kEncodings[static_cast<int>(encoding)] +
+  op.name = std::string("SparseMatMul") + kFormats[static_cast<int>(format)] + kEncodings[static_cast<int>(encoding)] +
             kActivations[static_cast<int>(activation)] + (residual ? "Add" : "");
-  op.integer = integer;
+  op.format = format;
   op.encoding = encoding;
   op.activation = activation;
   op.residual = residual;
@@ -295,11 +301,11 @@ const std::vector<Operator>& operators() {
   static const std::vector<Operator> all = [] {
     std::vector<Operator> ops;
     const auto add = [&](Activation activation, bool residual) {
-      for (const bool integer : {false, true}) {
-        ops.push_back(make_operator(integer, Encoding::kBitmask, activation, residual));
-        ops.push_back(make_operator(integer, Encoding::kDelta, activation, residual));
+      for (const Format format : {Format::kFp32, Format::kInt8, Format::kBf16}) {
+        ops.push_back(make_operator(format, Encoding::kBitmask, activation, residual));
+        ops.push_back(make_operator(format, Encoding::kDelta, activation, residual));
       }
-      ops.push_back(make_operator(false, Encoding::kColumns, activation, residual));
+      ops.push_back(make_operator(Format::kColumns, Encoding::kColumns, activation, residual));
     };
     for (int i = 0; i <= static_cast<int>(Activation::kTanh); ++i) add(static_cast<Activation>(i), false);
     add(Activation::kNone, true);
@@ -310,7 +316,7 @@ const std::vector<Operator>& operators() {
 
 // Where only the scalar reference could run, the model's own function is faster. COLUMNS has no faster rival.
 bool worth_registering(const Operator& op) {
-  return op.encoding == Encoding::kColumns || isa_is_forced() || kernel_for(op.format()).isa != Isa::kScalar;
+  return op.encoding == Encoding::kColumns || isa_is_forced() || kernel_for(op.format).isa != Isa::kScalar;
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ namespace sparsify::ort {
 constexpr uint32_t kApiVersion = 17;  // onnxruntime 1.17: the first with KernelContext_ParallelFor
 constexpr uint32_t kOpVersion = 16;
 
-enum ElementType { kUndefined = 0, kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt32 = 6, kInt64 = 7 };
+enum ElementType { kUndefined = 0, kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt32 = 6, kInt64 = 7, kBfloat16 = 16 };
 enum ErrorCode { kFail = 1, kInvalidArgument = 2 };
 
 // ORT_SLOT(name, index in OrtApi, result, arguments...)

@@ -31,4 +31,7 @@ Aligned<T> aligned(int64_t count) {
 // The calling thread's arena of at least `bytes`; its contents last until the thread asks again.
 uint8_t* scratch(int64_t bytes);
 
+// Another one, for a kernel that runs a kernel.
+uint8_t* outer_scratch(int64_t bytes);
+
 }  // namespace sparsify

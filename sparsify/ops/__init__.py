@@ -1,6 +1,6 @@
 """The operators of `ai.sparsify`: names, what they mean, and how to put one into a model.
 
-An operator's name spells its semantics: SparseMatMul[Int8][Delta|Columns], then nothing, an activation
+An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns], then nothing, an activation
 (Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh), or Add for a residual.
 Function overloads are not used: onnxruntime 1.18 to 1.23 silently runs the wrong one.
 """
@@ -23,8 +23,19 @@ from sparsify.ops import bodies
 DOMAIN = bodies.DOMAIN
 VERSION = bodies.VERSION
 MIN_OPSET = 11  # Round, CumSum and Clip with inputs
+MIN_OPSET_BF16 = 13  # Cast from and to bfloat16
 MIN_OPSET_COLUMNS = 16  # ScatterND with reduction
 MIN_IR_VERSION = 8  # the first with model-local functions
+
+
+class Values(str, Enum):
+    """Type of the non-zeros, which also says in what the operator multiplies; the value is the operator name's part."""
+
+    FP32 = ""
+    INT8 = "Int8"
+    BF16 = "Bf16"
+
+    __str__ = str.__str__
 
 
 class Activation(str, Enum):
@@ -49,7 +60,7 @@ class Operator:
         residual: the last input, of the shape of Y and not a constant, is added at the end; only without activation.
     """
 
-    integer: bool
+    values: Values
     encoding: Encoding
     activation: Activation
     residual: bool = False
@@ -57,26 +68,33 @@ class Operator:
     @cached_property
     def name(self) -> str:
         end = "Add" if self.residual else self.activation
-        return f"SparseMatMul{'Int8' if self.integer else ''}{self.encoding}{end}"
+        return f"SparseMatMul{self.values}{self.encoding}{end}"
+
+    @property
+    def integer(self) -> bool:
+        """Whether it multiplies integers, and so has a scale."""
+        return self.values is Values.INT8
 
     @property
     def linear(self) -> Operator:
         """The same without activation and residual."""
-        return Operator(self.integer, self.encoding, Activation.NONE)
+        return Operator(self.values, self.encoding, Activation.NONE)
 
     @property
     def min_opset(self) -> int:
-        return MIN_OPSET_COLUMNS if self.encoding is Encoding.COLUMNS else MIN_OPSET
+        if self.encoding is Encoding.COLUMNS:
+            return MIN_OPSET_COLUMNS
+        return MIN_OPSET_BF16 if self.values is Values.BF16 else MIN_OPSET
 
 
 def _operators() -> Iterator[Operator]:
-    for integer in (False, True):
+    for values in Values:
         for encoding in Encoding:
-            if integer and encoding is Encoding.COLUMNS:
+            if values is not Values.FP32 and encoding is Encoding.COLUMNS:
                 continue  # at such sparsities bytes of positions outweigh bytes of values
             for activation in Activation:
-                yield Operator(integer, encoding, activation)
-            yield Operator(integer, encoding, Activation.NONE, residual=True)
+                yield Operator(values, encoding, activation)
+            yield Operator(values, encoding, Activation.NONE, residual=True)
 
 
 OPERATORS: dict[str, Operator] = {o.name: o for o in _operators()}

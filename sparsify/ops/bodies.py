@@ -15,6 +15,13 @@ Float operator:
 
     Y = (X - sum_k(X * 0)) W + bias
 
+Bfloat16 operator; W bfloat16, activations rounded to the nearest bfloat16, ties to even, when the model runs:
+
+    r = float(bfloat16(X)),  Y = (r - sum_k(r * 0)) W + bias
+
+Products of two bfloat16 are exact in float32, where they are summed. A value that rounds to infinity, from
+2^128 - 2^119 on, counts as one. A kernel may take denormals, as operands and as sums, for 0, as CPUs' bf16 units do.
+
 Integer operator; W = w * scale with w int8, activations quantised per row x of X (asymmetric, u8):
 
     low = min(x, 0),  high = max(x, 0),  span = max(high - low, 1e-30)
@@ -36,7 +43,7 @@ from __future__ import annotations
 from math import pi
 
 from onnx.helper import make_tensor
-from onnxscript import opset11, opset16, opset18, script
+from onnxscript import opset11, opset13, opset16, opset18, script
 from onnxscript.values import Opset
 
 DOMAIN = "ai.sparsify"
@@ -44,10 +51,11 @@ VERSION = 1
 
 _sparsify = Opset(DOMAIN, VERSION)
 op = opset11
+op13 = opset13
 op16 = opset16
 op18 = opset18
 
-_FLOAT, _UINT8, _INT32, _INT64 = 1, 2, 6, 7  # TensorProto.DataType
+_FLOAT, _UINT8, _INT32, _INT64, _BFLOAT16 = 1, 2, 6, 7, 16  # TensorProto.DataType
 
 # Constants are tensors: the shorter attributes of Constant came with opset 12.
 FIRST, SECOND, THIRD, LAST = (make_tensor("c", _INT64, [1], [i]) for i in (0, 1, 2, -1))
@@ -183,6 +191,23 @@ def SparseMatMulInt8(X, mask, values, shape, scale, bias):
 @script(_sparsify, default_opset=op)
 def SparseMatMulInt8Delta(X, gaps, values, shape, scale, bias):
     return IntegerProduct(X, DecodeDelta(gaps, values, shape), shape, scale, bias)
+
+
+@script(_sparsify, default_opset=op13)
+def RoundToBf16(X):
+    return op13.Cast(op13.Cast(X, to=_BFLOAT16), to=_FLOAT)
+
+
+@script(_sparsify, default_opset=op13)
+def SparseMatMulBf16(X, mask, values, shape, bias):
+    rounded = RoundToBf16(X)
+    return op13.MatMul(rounded - Poison(rounded, shape), DecodeBitmask(mask, values, shape)) + bias
+
+
+@script(_sparsify, default_opset=op13)
+def SparseMatMulBf16Delta(X, gaps, values, shape, bias):
+    rounded = RoundToBf16(X)
+    return op13.MatMul(rounded - Poison(rounded, shape), DecodeDelta(gaps, values, shape)) + bias
 
 
 @script(_sparsify, default_opset=op16)

@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 from scipy.sparse import csc_array
 
 from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
 from sparsify.kernels import isas
 from sparsify.kernels.native import Kernel, Product, kernels
-from tests.references import ACTIVATIONS, integer_product, product, product_bound
+from tests.references import ACTIVATIONS, bf16, bf16_product_bound, integer_product, product, product_bound
 from tests.strategies import Layer, layers
 
 KERNELS = kernels()
 INT8 = [k for k in KERNELS if k.format == "int8"]
-FLOAT = [k for k in KERNELS if k.format != "int8"]
+FLOAT = [k for k in KERNELS if k.format in ("fp32", "columns")]
+BF16 = [k for k in KERNELS if k.format == "bf16"]
+TYPES = {"fp32": np.float32, "columns": np.float32, "int8": np.int8, "bf16": bfloat16}
 
 
 def _name(kernel: Kernel) -> str:
@@ -26,21 +29,21 @@ def _name(kernel: Kernel) -> str:
 def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
     if kernel.format == "columns":
         return [encode_columns(csc_array(layer.weight))]
-    weight = layer.integers if kernel.format == "int8" else layer.weight
+    weight = layer.integers if kernel.format == "int8" else layer.weight.astype(TYPES[kernel.format])
     return [encode(weight, Encoding.BITMASK), encode(weight, Encoding.DELTA)]
 
 
 def test_the_library_lists_a_scalar_kernel_of_every_format() -> None:
-    assert {k.format for k in KERNELS if k.isa == "scalar"} == {"fp32", "int8", "columns"}
+    assert {k.format for k in KERNELS if k.isa == "scalar"} == set(TYPES)
 
 
-def test_every_path_of_this_cpu_has_an_int8_kernel_and_a_float_kernel_of_it_or_below() -> None:
+def test_every_path_of_this_cpu_has_a_kernel_of_its_own_and_one_of_every_format_from_it_or_below() -> None:
     paths = isas()
     assert paths[-1] == "scalar"
-    assert {k.isa for k in INT8} == set(paths)
+    assert {k.isa for k in INT8 + BF16} == set(paths)
     for path in paths[:-1]:
         below = paths[paths.index(path) : -1]
-        assert any(k.format == "fp32" and k.isa in below for k in KERNELS)
+        assert {k.format for k in KERNELS if k.isa in below} == set(TYPES) - {"columns"}
 
 
 @pytest.mark.parametrize("kernel", INT8, ids=_name)
@@ -76,6 +79,41 @@ def test_float_kernels_are_within_the_rounding_bound(kernel: Kernel, layer: Laye
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias) as packed:
             assert np.all(np.abs(packed.run(layer.x) - exact) <= bound)
+
+
+@pytest.mark.parametrize("kernel", BF16, ids=_name)
+@settings(deadline=None, max_examples=60)
+@given(layer=layers())
+def test_bf16_kernels_are_within_the_rounding_bound(kernel: Kernel, layer: Layer) -> None:
+    rounded = bf16(layer.x), bf16(layer.weight), layer.bias
+    exact, bound = product(*rounded), bf16_product_bound(*rounded)
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias) as packed:
+            assert np.all(np.abs(packed.run(layer.x) - exact) <= bound)
+
+
+@pytest.mark.parametrize("kernel", BF16, ids=_name)
+def test_bf16_rounds_to_nearest_even_and_flushes_denormals_at_most(kernel: Kernel) -> None:
+    # 1 + 2^-8 and 1 + 3 * 2^-8 are ties, one to be rounded down and one up; their neighbours are not.
+    ties = np.float32([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 2**-126 * (1 + 2**-8)])
+    x = np.concatenate([ties, np.nextafter(ties, np.float32(0)), np.nextafter(ties, 2 * ties), np.float32([0, -0.0])])
+    denormal = np.float32([1e-40, -3e-39, 2**-133])
+    x = np.concatenate([x, denormal])[:, None]
+    with Product(kernel.name, encode(np.ones((1, 1), bfloat16)), np.zeros(1, np.float32)) as packed:
+        y = packed.run(x)
+    normal = np.abs(bf16(x)) >= 2**-126
+    assert np.array_equal(y[normal], bf16(x)[normal])
+    assert np.all((y == bf16(x)) | (y == 0))
+
+
+@pytest.mark.parametrize("kernel", BF16, ids=_name)
+def test_what_rounds_to_infinity_is_infinite(kernel: Kernel) -> None:
+    limit = np.float32(2.0**128 - 2.0**119)
+    x = np.array([[np.nextafter(limit, np.float32(0)), 0], [limit, 0]], np.float32)
+    with Product(kernel.name, encode(np.eye(2, dtype=bfloat16)), np.zeros(2, np.float32)) as packed:
+        y = packed.run(x)
+    assert y[0].tolist() == [2.0**128 - 2.0**120, 0]
+    assert np.isnan(y[1]).all()
 
 
 @pytest.mark.parametrize("kernel", INT8, ids=_name)
@@ -237,7 +275,7 @@ def _broken(weight: EncodedWeight) -> dict[str, EncodedWeight]:
 @pytest.mark.parametrize("encoding", [Encoding.BITMASK, Encoding.DELTA])
 @pytest.mark.parametrize("kernel", KERNELS, ids=_name)
 def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: str) -> None:
-    dense = np.zeros((5, 5), np.int8 if kernel.format == "int8" else np.float32)
+    dense = np.zeros((5, 5), TYPES[kernel.format])
     dense[::2, ::2] = 1  # 25 bits: the last byte of the mask has 7 bits outside
     bias = np.zeros(5, np.float32)
     weight = _broken(encode(dense, encoding))[what]

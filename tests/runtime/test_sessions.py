@@ -134,7 +134,7 @@ def test_run_ignores_other_keys_and_names_missing_ones():
 
 def operator_model() -> ir.Model:
     encoded = formats.encode(np.eye(4, dtype=np.float32))
-    operator = ops.Operator(False, encoded.encoding, ops.Activation.NONE)
+    operator = ops.Operator(ops.Values.FP32, encoded.encoding, ops.Activation.NONE)
     return cost.operator_model(4, ops.inputs_of(encoded, np.zeros(4, np.float32), None), operator)
 
 

@@ -42,6 +42,8 @@ void multiply(const Csc<T>& w, Format format) {
     std::unique_ptr<Product> product;
     if constexpr (std::is_same_v<T, int8_t>) {
       product = kernel.make_int8(w, epilogue);
+    } else if constexpr (std::is_same_v<T, uint16_t>) {
+      product = kernel.make_bf16(w, epilogue);
     } else {
       product = kernel.make_fp32(w, epilogue);
     }
@@ -58,10 +60,13 @@ bool decode_and_multiply(const Encoded& encoded) {
     report("an encoding was let through with positions outside");
     return true;
   }
-  constexpr bool integer = std::is_same_v<T, int8_t>;
   const bool columns = encoded.encoding == Encoding::kColumns;
+  constexpr Format format = std::is_same_v<T, int8_t>     ? Format::kInt8
+                            : std::is_same_v<T, uint16_t> ? Format::kBf16
+                                                          : Format::kFp32;
   // Only COLUMNS may repeat a position, and only its kernel takes that.
-  if (!integer || !columns) multiply(w, integer ? Format::kInt8 : columns ? Format::kColumns : Format::kFp32);
+  if (!columns) multiply(w, format);
+  if (columns && format == Format::kFp32) multiply(w, Format::kColumns);
   return true;
 }
 
@@ -99,7 +104,11 @@ bool random_encoding(Random& random) {
   in.positions = positions.bytes.get();
   in.rows = reinterpret_cast<const int32_t*>(rows.bytes.get());
   in.values = values.bytes.get();
-  return random() % 2 == 0 ? decode_and_multiply<int8_t>(in) : decode_and_multiply<float>(in);
+  switch (random() % 3) {
+    case 0: return decode_and_multiply<int8_t>(in);
+    case 1: return decode_and_multiply<uint16_t>(in);
+    default: return decode_and_multiply<float>(in);
+  }
 }
 
 }  // namespace

@@ -143,18 +143,41 @@ void check_int8(Random& random, const Shape& shape) {
   }
 }
 
+// To 8 significant bits, ties to even. Nothing here comes near a denormal.
+float to_bf16(float value) {
+  int exponent = 0;
+  const float mantissa = std::frexp(value, &exponent);
+  return std::isfinite(value) ? std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8) : value;
+}
+
+Csc<uint16_t> bits_of(const Csc<float>& w) {
+  Csc<uint16_t> out{w.k, w.n, w.start, w.row, {}};
+  for (const float value : w.value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    out.value.push_back(static_cast<uint16_t>(bits >> 16));
+  }
+  return out;
+}
+
 // |error| <= gamma (sum |x w| + |bias|), gamma = (n + 1) u / (1 - (n + 1) u), u = 2^-24, in any order of summation
 // (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it; the sum with the residual is
 // rounded once more: u (|product| + |residual|), and no |product| is more than its bound above |exact|.
+// bf16: of rounded x and w.
 void check_float(Random& random, const Shape& shape, Format format) {
-  const auto w = random_weight<float>(random, shape);
-  const auto x = random_rows(random, shape);
+  const bool bf16 = format == Format::kBf16;
+  auto w = random_weight<float>(random, shape);
+  if (bf16) std::transform(w.value.begin(), w.value.end(), w.value.begin(), to_bf16);
+  const auto given = random_rows(random, shape);
+  auto x = given;
+  if (bf16) std::transform(x.begin(), x.end(), x.begin(), to_bf16);
   const bool relu = random() % 2 == 0;
   const Epilogue epilogue = random_epilogue(random, shape.n, false, relu ? Activation::kRelu : Activation::kNone);
   const auto residual = random_residual(random, shape);
   const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
   for (const KernelInfo& kernel : runnable(format)) {
-    const auto y = run(*kernel.make_fp32(w, epilogue), x, residual, shape, kernel.name);
+    const auto product = bf16 ? kernel.make_bf16(bits_of(w), epilogue) : kernel.make_fp32(w, epilogue);
+    const auto y = run(*product, given, residual, shape, kernel.name);
     for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
       const int64_t m = i / shape.n, c = i % shape.n;
       const float* row = x.data() + m * shape.k;
@@ -183,11 +206,13 @@ void check_products(Random& random, int layers) {
     check_int8(random, random_shape(random));
     check_float(random, random_shape(random), Format::kFp32);
     check_float(random, random_shape(random), Format::kColumns);
+    check_float(random, random_shape(random), Format::kBf16);
   }
   // Long columns: more blocks than a tile, and more non-zeros than panels of exact floats may sum.
   for (const Shape& shape : {Shape{2100, 37, 70}, Shape{1200, 19, 9}}) {
     for (int i = 0; i < 4; ++i) check_int8(random, shape);
     check_float(random, shape, Format::kFp32);
+    check_float(random, shape, Format::kBf16);
   }
 }
 

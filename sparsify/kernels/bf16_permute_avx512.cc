@@ -1,0 +1,226 @@
+// bf16 W by register permutes, for AVX-512 with BF16.
+//
+// Lanes are 16 output columns, a column group. A block of 64 inputs of one rounded row is two zmm
+// registers, low and high. One step serves 2 non-zeros of each column of the group:
+//
+//   vpermw      t = low[positions], or high[positions]     32 stored 5-bit positions
+//   vpermi2w    or t = {low, high}[positions]              6-bit positions
+//   vdpbf16ps   acc += t * weights                         2 products a lane, summed in float32
+//
+// bf16_stream.h says which steps a block takes; one without permutes, for dense blocks, broadcasts a pair of inputs.
+//
+// A tile is 8 rows by 2 groups: 16 accumulators; one load of x feeds both groups, one load of weights 8 rows. With
+// fewer than 4 rows steps go to several accumulators in turn: vdpbf16ps has a latency of 6 cycles.
+//
+// Rounding: products are exact, each lane of a step adds two of them to a sum, |error| <= gamma_nnz sum |x w| with
+// u = 2^-24 whether or not a CPU rounds in between. vdpbf16ps and the conversion take denormals for 0.
+// K tails read zeros behind the rounded row; N tails multiply by zero weights and are masked when stored.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "bf16.h"
+#include "bf16_stream.h"
+#include "contract.h"
+#include "epilogue-inl.h"
+#include "vector_avx512.h"
+
+namespace sparsify {
+namespace {
+
+constexpr int64_t kBlock = Bf16Stream::kBlock, kPair = Bf16Stream::kPair, kGroup = Bf16Stream::kGroup;
+constexpr int64_t kStep = Bf16Stream::kStep;
+constexpr int64_t kRows = 8;  // of a tile
+constexpr int64_t kTaskRows = 128;
+constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 1 MB
+
+template <int R, int G>
+using Sums = __m512[G][R];
+
+inline __m512bh as_bf16(__m512i v) { return reinterpret_cast<__m512bh>(v); }
+
+template <int R, int G>
+inline void plain_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sums<R, G>& acc) {
+  for (int r = 0; r < R; ++r) {
+    int32_t two;
+    std::memcpy(&two, x + r * stride, sizeof two);
+    for (int g = 0; g < G; ++g) {
+      const __m512i weight = _mm512_load_si512(w + kStep * g);
+      acc[g][r] = _mm512_dpbf16_ps(acc[g][r], as_bf16(_mm512_set1_epi32(two)), as_bf16(weight));
+    }
+  }
+}
+
+// kBoth: positions in both registers of the block at x, else in the one at x.
+template <bool kBoth, int R, int G>
+inline void permuted_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sums<R, G>& acc) {
+  __m512i position[G], weight[G];
+  for (int g = 0; g < G; ++g) {
+    position[g] = _mm512_load_si512(w + 2 * kStep * g);
+    weight[g] = _mm512_load_si512(w + 2 * kStep * g + kStep);
+  }
+  for (int r = 0; r < R; ++r) {
+    const __m512i low = _mm512_load_si512(x + r * stride);
+    for (int g = 0; g < G; ++g) {
+      __m512i t;
+      if constexpr (kBoth) {
+        t = _mm512_permutex2var_epi16(low, position[g], _mm512_load_si512(x + r * stride + kStep));
+      } else {
+        t = _mm512_permutexvar_epi16(position[g], low);
+      }
+      acc[g][r] = _mm512_dpbf16_ps(acc[g][r], as_bf16(t), as_bf16(weight[g]));
+    }
+  }
+}
+
+// `count` steps, step i to acc[i % C]; returns the end of their weights.
+template <bool kBoth, int R, int G, int C>
+inline const uint16_t* permuted_steps(int count, const uint16_t* w, const uint16_t* x, int64_t stride,
+                                      Sums<R, G> (&acc)[C]) {
+  int i = 0;
+  for (; i + C <= count; i += C) {
+    for (int c = 0; c < C; ++c, w += 2 * kStep * G) permuted_step<kBoth, R, G>(w, x, stride, acc[c]);
+  }
+  for (; i < count; ++i, w += 2 * kStep * G) permuted_step<kBoth, R, G>(w, x, stride, acc[0]);
+  return w;
+}
+
+// acc[c][g][r] += rows r of x times group g, over all blocks, for any c. `w` is this tile's stream.
+template <int R, int G, int C>
+inline void accumulate(const Bf16Steps* steps, int64_t blocks, const uint16_t* w, const uint16_t* x, int64_t stride,
+                       Sums<R, G> (&acc)[C]) {
+  for (int64_t b = 0; b < blocks; ++b, x += kBlock) {
+    const Bf16Steps s = steps[b];
+    for (int i = 0; i < s.plain; i += C) {
+      for (int c = 0; c < C; ++c, w += kStep * G) plain_step<R, G>(w, x + 2 * (i + c), stride, acc[c]);
+    }
+    w = permuted_steps<false, R, G, C>(s.low, w, x, stride, acc);
+    w = permuted_steps<false, R, G, C>(s.high, w, x + kStep, stride, acc);
+    w = permuted_steps<true, R, G, C>(s.both, w, x, stride, acc);
+  }
+}
+
+class Bf16Permute final : public Product {
+ public:
+  Bf16Permute(const Csc<uint16_t>& w, const Epilogue& epilogue)
+      : w_(w, epilogue.bias),
+        activation_(epilogue.activation),
+        least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
+
+  void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
+    const RoundedRows rounded(rows, w_.k);
+    round(x, rows, rounded, pool);
+
+    // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t bytes = std::max<int64_t>(2 * w_.offset.back(), 1);
+    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * w_.pairs / bytes, 1, w_.pairs);
+    const int64_t chunks = (w_.pairs + pairs - 1) / pairs;
+    pool.each(row_blocks * chunks, [&](int64_t task) {
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
+      for (int64_t m = first; m < last; m += kRows) {
+        for (int64_t p = pair; p < end; ++p) tile(p, rounded, m, std::min(kRows, last - m), residual, y);
+      }
+    });
+  }
+
+  int64_t bytes() const override { return w_.bytes(); }
+
+ private:
+  void round(const float* x, int64_t rows, const RoundedRows& out, const Pool& pool) const {
+    const int64_t chunk = std::max<int64_t>(1, (64 << 10) / w_.k);  // rows: some 10 us
+    pool.each((rows + chunk - 1) / chunk, [&](int64_t task) {
+      for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
+        out.poison[m] = round_row(x + m * w_.k, out.bits + m * out.stride, out.stride);
+      }
+    });
+  }
+
+  // Rounds x [K] to out [stride] and returns the row's poison.
+  float round_row(const float* x, uint16_t* out, int64_t stride) const {
+    const __m512i exponent = _mm512_set1_epi16(0x7F80);
+    __mmask32 infinite = 0;
+    for (int64_t i = 0; i < stride; i += kStep) {
+      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(std::max<int64_t>(w_.k - i, 0)), x + i);
+      const __m512 high = _mm512_maskz_loadu_ps(first_lanes(std::max<int64_t>(w_.k - i - 16, 0)), x + i + 16);
+      const auto bits = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      infinite |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(bits, exponent), exponent);
+      _mm512_store_si512(out + i, bits);
+    }
+    return infinite != 0 ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  }
+
+  template <int R, int G>
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
+    constexpr int C = R == 1 ? 4 : R <= 3 ? 2 : 1;
+    Sums<R, G> acc[C];
+    for (int c = 0; c < C; ++c) {
+      for (int g = 0; g < G; ++g) {
+        for (int r = 0; r < R; ++r) acc[c][g][r] = c == 0 ? _mm512_set1_ps(in.poison[m + r]) : _mm512_setzero_ps();
+      }
+    }
+    accumulate<R, G, C>(w_.steps.data() + pair * w_.blocks, w_.blocks, w_.data.get() + w_.offset[pair * w_.blocks],
+                        in.bits + m * in.stride, in.stride, acc);
+    for (int c = 1; c < C; ++c) {
+      for (int g = 0; g < G; ++g) {
+        for (int r = 0; r < R; ++r) acc[0][g][r] = _mm512_add_ps(acc[0][g][r], acc[c][g][r]);
+      }
+    }
+    finish<R, G>(acc[0], pair * kPair, residual == nullptr ? nullptr : residual + m * w_.n, y + m * w_.n);
+  }
+
+  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. What is longer than Relu
+  // goes over what was stored, which is still in L1, and so does a residual.
+  template <int R, int G>
+  void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
+    const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g, c += kGroup) {
+      const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
+      const __mmask16 inside = first_lanes(w_.n - c);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        _mm512_mask_storeu_ps(y + r * w_.n + c, inside, _mm512_max_ps(least_, _mm512_add_ps(acc[g][r], bias)));
+      }
+      if (!longer && residual == nullptr) continue;
+      for (int r = 0; r < R; ++r) {
+        __m512 v = _mm512_maskz_loadu_ps(inside, y + r * w_.n + c);
+        if (longer) v = activate<Avx512Lanes>(v, activation_);
+        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + r * w_.n + c));
+        _mm512_mask_storeu_ps(y + r * w_.n + c, inside, v);
+      }
+    }
+  }
+
+  template <int R>
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
+    w_.groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
+  }
+
+  void tile(int64_t pair, const RoundedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {
+    switch (rows) {
+      case 1: return tile<1>(pair, in, m, residual, y);
+      case 2: return tile<2>(pair, in, m, residual, y);
+      case 3: return tile<3>(pair, in, m, residual, y);
+      case 4: return tile<4>(pair, in, m, residual, y);
+      case 5: return tile<5>(pair, in, m, residual, y);
+      case 6: return tile<6>(pair, in, m, residual, y);
+      case 7: return tile<7>(pair, in, m, residual, y);
+      default: return tile<8>(pair, in, m, residual, y);
+    }
+  }
+
+  Bf16Stream w_;
+  Activation activation_;
+  __m512 least_;  // 0 for Relu, else minus infinity; max(least, NaN) is NaN
+};
+
+}  // namespace
+
+std::unique_ptr<Product> bf16_permute_avx512(const Csc<uint16_t>& w, Epilogue epilogue) {
+  return std::make_unique<Bf16Permute>(w, epilogue);
+}
+
+}  // namespace sparsify
