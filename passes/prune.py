@@ -54,7 +54,7 @@ class Prune(Pass):
         layer's bias take up the means (see `sparsify.solvers.statistics`); what it keeps lies on a grid of
         `levels` integers a column that `sparse-int8` finds again (see `sparsify.solvers.rounding`).
     Cost:
-        `admm`: two runs of the model on the data, and for each layer four inverses of H and 80 K^2 N operations:
+        `admm`: two runs of the model on the data, and for each layer seven inverses of H and 110 K^2 N operations:
         about a second a layer of 384 x 1536. None at run time.
     Drift:
         benchmarks/accuracy.py measures it; docs/accuracy.md has the figures for a sentence transformer.

@@ -11,7 +11,8 @@ split into a quadratic in D and a projection Z, with multipliers U and penalty r
 H is first scaled to unit diagonal (see moments.normalized), so that "largest" counts what a weight does to the
 outputs. rho grows in a few steps (SCHEDULE), which lets the support settle slowly and then freezes it. A step costs
 one inverse, which layers with the same inputs share (see `Factors`), an iteration 2 K^2 N operations. On layers of a
-sentence transformer the error of these 20 iterations is 3 to 6 % above that of 60 whose rho grows in each.
+sentence transformer these 35 iterations end up to 1 % below the error of 60 whose rho grows in each, to 1000; 20
+iterations in four steps end 3 to 6 % above it, a rho that stays below 0.5 ends 20 % above it.
 
 Against OBS/SparseGPT, which fixes the mask block by block and never looks back, all weights of a column compete
 until the end.
@@ -34,7 +35,7 @@ from sparsify.solvers.rounding import round_kept
 F32 = npt.NDArray[np.float32]
 
 DAMPING = 0.01  # of H at unit diagonal: 1 % of an input's own energy
-SCHEDULE = ((0.1, 5), (0.3, 5), (1.0, 5), (3.0, 5))  # rho, iterations
+SCHEDULE = tuple((rho, 5) for rho in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2))  # rho, iterations
 
 
 class Factors:
