@@ -57,7 +57,8 @@ class Prune(Pass):
         `admm`: two runs of the model on the data, and for each layer seven inverses of H and 110 K^2 N operations:
         about a second a layer of 384 x 1536. None at run time.
     Drift:
-        benchmarks/accuracy.py measures it; docs/accuracy.md has the figures for a sentence transformer.
+        On all-MiniLM-L6-v2, 36 layers at 32:64 and int8: mean cosine to the dense embedding on held-out text .96 with
+        `auto`, .92 with `obs` (benchmarks/accuracy.py; docs/accuracy.md has more).
     Source:
         Han, Pool, Tran, Dally, "Learning both Weights and Connections for Efficient Neural Networks", 2015;
         Frantar, Alistarh, "SparseGPT", 2023; Boža, "Fast and Effective Weight Update", 2024; Meng et al., "ALPS", 2024.
