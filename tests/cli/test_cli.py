@@ -20,6 +20,7 @@ from sparsify.cli import main
 from tests import small
 
 INT8 = ("--passes", "cleanup,sparse-int8,fuse-epilogue")  # min_speedup=0: nothing here depends on how fast it is
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +36,6 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return small.save_feed(tmp_path)
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
