@@ -72,12 +72,12 @@ def run(
             dump_after=dump_after,
             progress=listener,
         )
-    talk.show(result.report)
     refused = not result.accepted or (strict and not result.changed)
     if not refused:
         result.save(place)
         result.report["candidate"]["path"] = str(place)
     talk.write(result.report, reports)
+    talk.show(result.report)  # last: whoever reads may stop reading
     if refused:
         talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
         return int(ExitStatus.REFUSED)
