@@ -122,6 +122,9 @@ def _options(threads: int | None, native: bool, spin: bool) -> Any:
     options.intra_op_num_threads = threads or 0  # 0: its own choice
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_AND_FATAL
+    # Workers that go on spinning after a run hold cores that the session timed next needs: with twenty sessions of
+    # 2 threads in turn on 2 cores, a layer of 3 ms took 50.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if native:
