@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ from matplotlib import pyplot as plt
 
 from benchmarks.kernels import FP32, INT8, RESULTS
 
-SERIES = {"int8, N:64": ":64", "int8, unstructured": "int8 unstructured", "fp32, unstructured": "fp32 unstructured"}
+SERIES = {  # label: what the names of its contenders match
+    "int8, N:64": r"ours int8 \d+:64",
+    "int8, unstructured": r"ours int8 unstructured .*",
+    "bf16, N:64": r"ours bf16 \d+:64",
+    "fp32, unstructured": r"ours fp32 unstructured .*",
+}
 
 
 def main() -> int:
@@ -41,8 +47,8 @@ def draw(contenders: list[dict[str, Any]], title: str, to: Path) -> None:
     """Times faster than onnxruntime's fp32, over the share of zeros."""
     speed = {c["name"]: c["over_fp32"] for c in contenders}
     figure, axes = plt.subplots(figsize=(6.4, 4))
-    for label, part in SERIES.items():
-        points = sorted((1 - c["density"], c["over_fp32"]) for c in contenders if part in c["name"])
+    for label, names in SERIES.items():
+        points = sorted((1 - c["density"], c["over_fp32"]) for c in contenders if re.fullmatch(names, c["name"]))
         axes.plot(*zip(*points, strict=True), marker="o", label=f"ours: {label}")
     for name, style in ((FP32, "--"), (INT8, ":")):
         axes.axhline(speed[name], color="black", linestyle=style, linewidth=1, label=name)
