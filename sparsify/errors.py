@@ -46,9 +46,3 @@ class InputError(SparsifyError):
     """A model or data file that cannot be used."""
 
     status = ExitStatus.BAD_INPUT
-
-
-class RefusedError(SparsifyError):
-    """The verdict is no: over budget, or nothing to gain where gain was demanded."""
-
-    status = ExitStatus.REFUSED

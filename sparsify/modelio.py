@@ -334,11 +334,6 @@ def source_path(model: ir.Model) -> Path | None:
     return found if isinstance(found, Path) else None
 
 
-def inherit_source(model: ir.Model, source: ir.Model) -> None:
-    """Let `model` be protected from overwriting the files of the model it was made from."""
-    model.meta.update({k: v for k, v in source.meta.items() if k in (_SOURCE, _DATA_FILES)})
-
-
 def _refuse_own_files(model: ir.Model, targets: tuple[Path, ...]) -> None:
     source = source_path(model)
     own = [*([source] if source else []), *model.meta.get(_DATA_FILES, [])]

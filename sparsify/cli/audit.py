@@ -32,8 +32,7 @@ def run(
         found = api.report_of(
             base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
         )
-    talk.show(found)
-    talk.write(found, reports)
+    talk.deliver(found, reports)
     if not found["accepted"]:
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
         return int(ExitStatus.REFUSED)

@@ -28,5 +28,4 @@ def run(
         found = api.compare(
             models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
         )
-    talk.show(found)
-    talk.write(found, reports)
+    talk.deliver(found, reports)

@@ -12,4 +12,4 @@ def run(quiet: options.Quiet = False) -> None:
     with talk.progress(quiet=quiet) as listener:
         listener(0, 1, "measure")
         found = api.examine()
-    talk.show(found)
+    talk.deliver(found)

@@ -18,5 +18,4 @@ def run(
     talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.inspect(model, threads=threads, rows=rows, progress=listener)
-    talk.show(found)
-    talk.write(found, reports)
+    talk.deliver(found, reports)

@@ -76,8 +76,7 @@ def run(
     if not refused:
         result.save(place)
         result.report["candidate"]["path"] = str(place)
-    talk.write(result.report, reports)
-    talk.show(result.report)  # last: whoever reads may stop reading
+    talk.deliver(result.report, reports)
     if refused:
         talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
         return int(ExitStatus.REFUSED)

@@ -36,19 +36,13 @@ def check(files: Sequence[Path] | None) -> None:
         reports.check(file)
 
 
-def show(report: Report) -> None:
-    """Print a report's tables on stdout."""
-    from sparsify import report as reports
-
-    reports.show(report, _console())
-
-
-def write(report: Report, files: Sequence[Path] | None) -> None:
-    """Write a report into each of the files."""
+def deliver(report: Report, files: Sequence[Path] | None = None) -> None:
+    """Write a report into each of the files, then print its tables on stdout: whoever reads may stop reading."""
     from sparsify import report as reports
 
     for file in files or ():
         reports.write(report, file)
+    reports.show(report, _console())
 
 
 def show_table(table: Table) -> None:

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from sparsify import graph, modelio, ops, runtime
 from sparsify.errors import SparsifyError, UsageError
-from sparsify.pipeline import calibrate, takeback
+from sparsify.pipeline import takeback
 from sparsify.pipeline.text import to_text
 from sparsify.pipeline.verify import BrokenModelError, Feed, PassError, Verifier
+from sparsify.pruning import FEEDS
 from sparsify.rewrite import Change, Finding, Pass, Refusal, Report
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is under way
@@ -122,12 +123,12 @@ class Pipeline:
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
             if calibration and getattr(one, "wants_data", False):
-                calibrate.calibrate(model, calibration)
+                model.meta[FEEDS] = calibration  # in memory only, never saved
             if keeper is None and takeback.wanted(self.passes, number):
                 keeper = takeback.Keeper(model)
             size = steps[-1].bytes[1] if steps else modelio.size(model)
             steps.append(_step(one, model, verifier, size, road=self.passes[:number]))
-            calibrate.forget(model)
+            model.meta.pop(FEEDS, None)
             if dump_after and one.name == dump_after[0]:
                 modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
         restored = {} if keeper is None else keeper.restore(model)
