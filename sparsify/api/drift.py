@@ -11,6 +11,7 @@ from sparsify.api import facts
 from sparsify.api.samples import DataSource, read
 from sparsify.audit import DriftReport
 from sparsify.audit import audit as compare
+from sparsify.audit.attribution import MEMORY, THRESHOLD
 from sparsify.budget import Budget
 from sparsify.budget import parse as parse_budget
 from sparsify.modelio import Source
@@ -24,6 +25,8 @@ def audit(
     budget: str | Sequence[str] = (),
     *,
     layers: bool = False,
+    memory: int = MEMORY,
+    threshold: float = THRESHOLD,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -36,6 +39,8 @@ def audit(
         data: as in `optimize`.
         budget: what the drift must keep to, such as "cosine>=0.99".
         layers: also measure each layer.
+        memory: bytes that intermediate values of layers may take at a time; weights come on top.
+        threshold: of accumulated drift (relative L2), to name the first layer over it.
         seed: of the bootstrap.
         threads: onnxruntime's; its own choice if not given.
         progress: called with (steps done, steps in all, what is under way).
@@ -51,6 +56,8 @@ def audit(
         read(data, right),
         budgets=budgets(budget),
         layers=layers,
+        memory=memory,
+        threshold=threshold,
         seed=seed,
         threads=threads,
         progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
@@ -72,7 +79,8 @@ def report_of(
         "base": facts.model(base),
         "candidate": facts.model(candidate),
         "drift": drift,
-        "layers": facts.finite(found.to_dict())["layers"],
+        "layers": [row.to_dict() for row in found.layers],
+        "attribution": found.attribution.to_dict() if found.attribution else None,
     }
 
 

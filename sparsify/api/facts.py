@@ -62,7 +62,7 @@ def latency(
 
 def drift(found: DriftReport) -> dict[str, Any]:
     """Drift per output and metric with bounds, the verdict of each budget, and what a reader must know."""
-    return {k: v for k, v in finite(found.to_dict()).items() if k != "layers"}
+    return {k: v for k, v in finite(found.to_dict()).items() if k not in ("layers", "attribution")}
 
 
 def verdict(found: dict[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.compare import audit
-from sparsify.audit.layers import LayerDrift
 from sparsify.audit.metrics import Estimate
 from sparsify.audit.report import DriftReport, OutputDrift, Verdict
 
-__all__ = ["DriftReport", "Estimate", "LayerDrift", "OutputDrift", "Verdict", "audit"]
+__all__ = ["Attribution", "DriftReport", "Estimate", "LayerDrift", "OutputDrift", "Verdict", "audit"]

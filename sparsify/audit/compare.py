@@ -10,7 +10,7 @@ import numpy as np
 from sparsify import budget as budgets_
 from sparsify import data, runtime
 from sparsify.audit import metrics
-from sparsify.audit.layers import drift_of_layers
+from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
 from sparsify.audit.metrics import Floats, Sum
 from sparsify.audit.report import DriftReport, OutputDrift, check_outputs, judge
 from sparsify.budget import Budget
@@ -31,6 +31,8 @@ def audit(
     *,
     budgets: Iterable[Budget | str] = (),
     layers: bool = False,
+    memory: int = MEMORY,
+    threshold: float = THRESHOLD,
     seed: int = 0,
     threads: int | None = None,
     native: bool = True,
@@ -46,10 +48,12 @@ def audit(
         feeds: data that took no part in making the candidate.
         budgets: what is allowed; without any, only new or lost NaNs and infinities fail.
         layers: also where the drift arises, a row a node; takes several runs over the data.
+        memory: bytes that intermediate values may take for that; the models' weights come on top.
+        threshold: of drift, to name the first layer over it.
         seed: of the bootstrap.
         threads: of the sessions; onnxruntime's choice when None.
         native: run our operators on our kernels where these are built.
-        progress: called with (`outputs` or `layers`, steps done, steps in all).
+        progress: called with (`outputs`, `layers` or `suspects`, steps done, steps in all).
 
     Raises:
         InputError: a model or feed cannot be used, inputs or outputs differ, or nothing could be compared.
@@ -74,8 +78,11 @@ def audit(
         raise InputError("nothing could be compared: every output is empty or not a tensor", where="audit")
     notes = [note for d in drifts.values() for note in d.notes(d.name in measured)]
     del old, new  # the layers' sessions take their place in memory
-    rows = drift_of_layers(base, candidate, feeds, threads, native, progress) if layers else ()
-    return DriftReport(measured, judge(measured, wanted), rows, tuple(notes), seed, threads)
+    found = None
+    if layers:
+        found = drift_of_layers(base, candidate, feeds, threads, native, progress, memory=memory, threshold=threshold)
+        notes += found.notes
+    return DriftReport(measured, judge(measured, wanted), found, tuple(notes), seed, threads)
 
 
 class _Drift:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsify.audit.layers import LayerDrift
+from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.metrics import CONFIDENCE, Estimate
 from sparsify.budget import METRICS, Budget
 from sparsify.errors import UsageError
@@ -84,17 +84,22 @@ class DriftReport:
     Attributes:
         outputs: by name.
         verdicts: one for each budget and output that it is about, and for each output that is not finite as it was.
-        layers: in graph order; empty unless asked for.
+        attribution: where the drift arises; None unless asked for.
         notes: what a reader must know to judge the numbers.
         seed, threads: of the bootstrap and of the sessions.
     """
 
     outputs: Mapping[str, OutputDrift]
     verdicts: tuple[Verdict, ...]
-    layers: tuple[LayerDrift, ...]
+    attribution: Attribution | None
     notes: tuple[str, ...]
     seed: int
     threads: int | None
+
+    @property
+    def layers(self) -> tuple[LayerDrift, ...]:
+        """Drift of each layer, in graph order; empty unless asked for."""
+        return self.attribution.rows if self.attribution else ()
 
     def __bool__(self) -> bool:
         return all(v.passed for v in self.verdicts)
@@ -105,11 +110,8 @@ class DriftReport:
             "passed": bool(self),
             "outputs": {name: o.to_dict() for name, o in self.outputs.items()},
             "verdicts": [v.to_dict() for v in self.verdicts],
-            "layers": [
-                {"node": r.node, "op": r.op, "value": r.value}
-                | {"own": _finite(r.own), "accumulated": _finite(r.accumulated)}
-                for r in self.layers
-            ],
+            "layers": [row.to_dict() for row in self.layers],
+            "attribution": self.attribution.to_dict() if self.attribution else None,
             "notes": list(self.notes),
             "seed": self.seed,
             "threads": self.threads,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from sparsify.audit import LayerDrift
-from sparsify.audit.layers import CHUNK_BYTES, drift_of_layers
+from sparsify.audit.attribution import MEMORY, Attribution, drift_of_layers
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>\n'
 CHAIN = (
@@ -23,25 +23,35 @@ CHAIN = (
 X = np.array([[1, 2], [-3, 4]], np.float32)
 
 
-def drift(base: str, candidate: str, chunk_bytes: int = CHUNK_BYTES, x: np.ndarray = X) -> dict[str, LayerDrift]:
+def attribution(base: str, candidate: str, memory: int = MEMORY, x: np.ndarray = X, **options) -> Attribution:
     models = [ir.from_onnx_text(text) for text in (base, candidate)]
     before = [ir.to_proto(m).SerializeToString(deterministic=True) for m in models]
     feeds = [{"x": x[:1]}, {"x": x[1:]}]
-    found = drift_of_layers(*models, feeds, threads=1, native=True, chunk_bytes=chunk_bytes)
+    found = drift_of_layers(*models, feeds, threads=1, native=True, memory=memory, **options)
     assert [ir.to_proto(m).SerializeToString(deterministic=True) for m in models] == before
-    return {row.value: row for row in found}
+    return found
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, CHUNK_BYTES])
-def test_a_node_answers_for_its_own_error_only(chunk_bytes: int):
+def drift(base: str, candidate: str, memory: int = MEMORY, x: np.ndarray = X) -> dict[str, LayerDrift]:
+    return {row.value: row for row in attribution(base, candidate, memory, x).rows}
+
+
+def figures(found: dict[str, LayerDrift]) -> dict[str, tuple[str, str, float, float]]:
+    return {value: (row.node, row.op, row.own, row.accumulated) for value, row in found.items()}
+
+
+@pytest.mark.parametrize("memory", [1, MEMORY])
+def test_a_node_answers_for_its_own_error_only(memory: int):
     candidate = CHAIN.replace("two = {2}", "two = {2.5}").replace("three = {3}", "three = {1.5}")
-    found = drift(CHAIN, candidate, chunk_bytes)
+    found = drift(CHAIN, candidate, memory)
     # Factors 5/4 and 1/2, exact in float32: relative errors 1/4 and 1/2 alone, 5/4 * 1/2 - 1 = -3/8 together.
-    assert found == {
-        "a": LayerDrift("Mul -> a", "Mul", "a", 0.25, 0.25),
-        "b": LayerDrift("middle", "MatMul", "b", 0.0, 0.25),
-        "y": LayerDrift("Mul -> y", "Mul", "y", 0.5, 0.375),
+    assert figures(found) == {
+        "a": ("Mul -> a", "Mul", 0.25, 0.25),
+        "b": ("middle", "MatMul", 0.0, 0.25),
+        "y": ("Mul -> y", "Mul", 0.5, 0.375),
     }
+    assert [row.share for row in found.values()] == [0.2, 0.0, 0.8]  # 1/16 and 1/4 of 5/16
+    assert [row.effect for row in found.values()] == [0.25, None, 0.5]  # all that follows is linear
 
 
 def test_relative_error_is_pooled_over_feeds():
@@ -65,7 +75,9 @@ def test_a_fused_node_answers_for_the_nodes_it_replaced():
     assert drift(CHAIN, fused).keys() == {"a", "y"}
     assert drift(CHAIN, fused)["y"].own == 0
     worse = drift(CHAIN, fused.replace("{3, 6, 9, 12}", "{6, 12, 18, 24}"))
-    assert worse["y"] == LayerDrift("MatMul -> y", "MatMul", "y", 1.0, 1.0)
+    assert figures(worse)["y"] == ("MatMul -> y", "MatMul", 1.0, 1.0)
+    assert worse["y"].base_nodes == ("middle", "Mul -> y")
+    assert worse["y"].nodes == ("MatMul -> y",)
 
 
 def test_values_of_another_shape_are_no_place_to_cut():
@@ -149,3 +161,59 @@ def test_new_infinities_are_infinite_drift():
     { y = Div(x, k) }"""
     )
     assert drift(text.replace("FACTOR", "1"), text.replace("FACTOR", "0"))["y"].own == math.inf
+
+
+def test_the_first_layer_over_the_threshold_is_named():
+    candidate = CHAIN.replace("w = {1, 2, 3, 4}", "w = {1, 2, 3, 5}")
+    found = attribution(CHAIN, candidate, threshold=0.01)
+    assert found.first is not None
+    assert found.first.node == "middle"
+    assert found.to_dict()["first"] == "middle"
+    assert attribution(CHAIN, candidate, threshold=10.0).first is None
+
+
+def test_what_nobody_downstream_looks_at_has_no_effect():
+    text = (
+        HEAD
+        + """masked (float[N,2] x) => (float[N,2] y)
+    <float k = {FACTOR}, float big = {1e6}, float one = {1}, float w = {SMALL}>
+    { far = Mul(x, k)
+      cut = Clip(far, one, one)
+      s = Mul(x, w)
+      y = Mul(s, cut) }"""
+    )
+    base = text.replace("FACTOR", "1").replace("SMALL", "1")
+    found = attribution(base, text.replace("FACTOR", "1000").replace("SMALL", "1.25"))
+    rows = {row.value: row for row in found.rows}
+    assert rows["far"].own == 999.0
+    assert rows["far"].effect == 0.0
+    assert [row.value for row in found.suspects] == ["s", "far"]
+
+
+def test_feeds_too_large_for_the_memory_run_in_parts():
+    candidate = CHAIN.replace("three = {3}", "three = {4.5}")
+    x = np.tile(X, (8, 1))
+    whole, parts = attribution(CHAIN, candidate, x=x), attribution(CHAIN, candidate, memory=8 * 3 * 8, x=x)
+    assert figures({r.value: r for r in whole.rows}) == figures({r.value: r for r in parts.rows})
+    assert not whole.notes
+    assert parts.notes == ("layers were measured in batches of 3, so that their values fit the memory",)
+
+
+def test_a_candidate_of_half_precision_is_compared_with_its_base():
+    half = (
+        HEAD
+        + """chain (float[N,2] x) => (float[N,2] y)
+    <float two = {2}, float[2,2] w = {1, 2, 3, 4}, float three = {3}>
+    { h = Cast<to = 10>(x)
+      half_two = Cast<to = 10>(two)
+      half_w = Cast<to = 10>(w)
+      a = Mul(h, half_two)
+      b = MatMul(a, half_w)
+      c = Cast<to = 1>(b)
+      y = Mul(c, three) }"""
+    )
+    assert figures(drift(CHAIN, half)) == {
+        "a": ("Mul -> a", "Mul", 0.0, 0.0),
+        "b": ("MatMul -> b", "MatMul", 0.0, 0.0),
+        "y": ("Mul -> y", "Mul", 0.0, 0.0),
+    }

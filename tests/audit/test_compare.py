@@ -103,7 +103,7 @@ def test_the_report_is_json():
     found = json.loads(json.dumps(report(budgets=["cosine>=0.999"], layers=True).to_dict(), allow_nan=False))
     assert found["passed"] is False
     assert found["verdicts"][0]["budget"] == "cosine>=0.999"
-    assert found["layers"][0].keys() == {"node", "op", "value", "own", "accumulated"}
+    assert found["layers"][0].keys() >= {"node", "op", "value", "own", "accumulated", "share", "effect"}
 
 
 def test_new_nans_fail_without_any_budget():
@@ -222,5 +222,5 @@ def test_takes_paths_and_tells_progress(tmp_path: Path):
         layers=True,
         progress=lambda *t: ticks.append(t),
     )
-    assert ticks == [("outputs", 1, 2), ("outputs", 2, 2), ("layers", 1, 1)]
+    assert ticks == [("outputs", 1, 2), ("outputs", 2, 2), ("layers", 1, 1), ("suspects", 1, 1)]
     assert found.layers
