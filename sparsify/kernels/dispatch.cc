@@ -14,11 +14,17 @@ namespace {
 
 #if defined(SPARSIFY_X86)
 
+#if defined(SPARSIFY_EMULATE_AVX512)  // tests: made of other instructions
+#define SPARSIFY_HAS_AVX512(feature) true
+#else
+#define SPARSIFY_HAS_AVX512(feature) (__builtin_cpu_supports(feature) != 0)
+#endif
+
 // AVX-VNNI: CPUID leaf 7, subleaf 1, EAX bit 4. Compilers before GCC 11 and Clang 12 do not know its name, nor the
 // instructions: then there is no such path. It has no operating system state beyond AVX's, which avx2 covers.
 bool has_avx_vnni() {
 #if defined(SPARSIFY_AVX_VNNI_AS_AVX512)  // tests: the kernel is compiled to the same instruction of AVX-512
-  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl");
+  return SPARSIFY_HAS_AVX512("avx512vnni") && SPARSIFY_HAS_AVX512("avx512vl");
 #elif defined(SPARSIFY_AVX_VNNI)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
@@ -30,12 +36,12 @@ bool has_avx_vnni() {
 std::vector<Isa> probe() {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  const bool avx512 = avx2 && SPARSIFY_HAS_AVX512("avx512f") && SPARSIFY_HAS_AVX512("avx512bw") &&
+                      SPARSIFY_HAS_AVX512("avx512vl") && SPARSIFY_HAS_AVX512("avx512dq");
+  const bool vnni = avx512 && SPARSIFY_HAS_AVX512("avx512vnni");
   std::vector<Isa> found;
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(Isa::kAvx512Bf16);
-  if (vnni && __builtin_cpu_supports("avx512vbmi")) found.push_back(Isa::kAvx512Vbmi);
+  if (avx512 && SPARSIFY_HAS_AVX512("avx512bf16")) found.push_back(Isa::kAvx512Bf16);
+  if (vnni && SPARSIFY_HAS_AVX512("avx512vbmi")) found.push_back(Isa::kAvx512Vbmi);
   if (vnni) found.push_back(Isa::kAvx512Vnni);
   if (avx512) found.push_back(Isa::kAvx512);
   if (avx2 && has_avx_vnni()) found.push_back(Isa::kAvx2Vnni);
