@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
+from sparsify import sensitivity
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import machine
+from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
-from sparsify.pruning import FEEDS, Learner, bias_of, groups, shift_bias
+from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.sensitivity import Goal
 from sparsify.solvers import admm, magnitude, obs, wanda
 from sparsify.solvers.moments import relative_error
 from sparsify.solvers.quantize import LEVELS
@@ -53,9 +57,13 @@ class Prune(Pass):
         the outputs of the dense model, a share `correction` of the way, at its residual stream too, and lets the
         layer's bias take up the means (see `sparsify.solvers.statistics`); what it keeps lies on a grid of
         `levels` integers a column that `sparse-int8` finds again (see `sparsify.solvers.rounding`).
+        `uneven` measures how far the whole model drifts when one layer alone is pruned, at three sparsities, and gives
+        out the zeros so that these drifts sum up to the least (see `sparsify.sensitivity`,
+        `sparsify.solvers.allocate`).
     Cost:
         `admm`: two runs of the model on the data, and for each layer seven inverses of H and 110 K^2 N operations:
-        about a second a layer of 384 x 1536. None at run time.
+        about a second a layer of 384 x 1536. `uneven`: three
+        more runs of the model on three feeds for each layer. None at run time.
     Drift:
         On all-MiniLM-L6-v2, 36 layers at 32:64 and int8: mean cosine to the dense embedding on held-out text .96 with
         `auto`, .92 with `obs` (benchmarks/accuracy.py; docs/accuracy.md has more).
@@ -72,7 +80,9 @@ class Prune(Pass):
     method: str = "auto"  # auto, admm, obs, wanda or magnitude
     levels: int = LEVELS  # `admm` rounds what it keeps to this many steps on either side of 0; 0 keeps real numbers
     correction: float = 0.5  # share of the error of earlier layers that `admm` makes good; 0 to 1
-    memory: int = 0  # MiB of activations to keep while calibrating, more go to disk; a quarter of the machine's if 0
+    memory: int = 0  # MiB to keep while calibrating: activations beyond go to disk; a quarter of the machine's if 0
+    uneven: bool = False  # give each layer the sparsity that costs the model least; `pattern`, `sparsity` are the mean
+    drift: float = 0.0  # with `uneven`: not that mean but the most zeros whose measured drifts sum up to this at most
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -84,6 +94,18 @@ class Prune(Pass):
                 f"levels={self.levels}, correction={self.correction:g}, memory={self.memory} are out of range",
                 where="pass `prune`",
                 hint=f"levels is 0 to {LEVELS}, correction 0 to 1, memory not negative",
+            )
+        if self.drift < 0 or (self.drift > 0 and not self.uneven):
+            raise UsageError(
+                f"drift={self.drift:g} has no use"
+                if self.drift > 0
+                else f"`drift` must not be negative: {self.drift:g}",
+                where="pass `prune`",
+                hint="prune{uneven=true,drift=0.05} prunes as much as a relative squared error of 0.05 lets it",
+            )
+        if self.uneven and not self.wants_data:
+            raise UsageError(
+                "`uneven` needs data, which `magnitude` does not look at", where="pass `prune`", hint="method=auto"
             )
         implied = self.pattern.sparsity
         if implied is None and not 0 < self.sparsity < 1:
@@ -114,14 +136,9 @@ class Prune(Pass):
         found = layers(model)
         feeds = model.meta.get(FEEDS) if self.wants_data else None
         memory = self.memory * 2**20 or (machine().memory or _FALLBACK_MEMORY) // 4
-        learner = Learner(model, feeds, memory=memory) if feeds else None
-        done: dict[ir.Value, _Outcome | str] = {}
-        try:
-            for group in groups(model, [layer for layer in found if isinstance(layer, Linear)]):
-                self._prune_group(group, learner, done)
-        finally:
-            if learner is not None:
-                learner.close()
+        linear = [layer for layer in found if isinstance(layer, Linear)]
+        with one_blas_thread():
+            done = self._prune_all(model, linear, feeds, memory)
         for layer in found:
             if isinstance(layer, Refusal):
                 yield layer
@@ -133,14 +150,43 @@ class Prune(Pass):
             else:
                 yield Change(layer.name, outcome[0], facts | outcome[1])
 
+    def _prune_all(
+        self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed] | None, memory: int
+    ) -> dict[ir.Value, _Outcome | str]:
+        """Prune the weights of `linear`; what was done to each, or why nothing was."""
+        goals = self._goals(model, linear, feeds, memory) if feeds and self.uneven else {}
+        learner = Learner(model, feeds, memory=memory) if feeds else None
+        done: dict[ir.Value, _Outcome | str] = {}
+        try:
+            for group in groups(model, linear):
+                self._prune_group(group, learner, goals, done)
+        finally:
+            if learner is not None:
+                learner.close()
+        return done
+
+    def _goals(
+        self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed], memory: int
+    ) -> dict[ir.Value, Goal]:
+        """What each weight is pruned to, by measured sensitivities; those that are not in it get what all get."""
+        even = (self.pattern, self.target)
+        able = [x for x in linear if not (self._obstacle(x) or self._pointless(x.matrix(), *even))]
+        found = sensitivity.measure(model, able, feeds, sensitivity.tried(even), memory=memory)
+        return sensitivity.plan(found, even, self.drift or math.inf)
+
     def _prune_group(
-        self, group: Sequence[Linear], learner: Learner | None, done: dict[ir.Value, _Outcome | str]
+        self,
+        group: Sequence[Linear],
+        learner: Learner | None,
+        goals: Mapping[ir.Value, Goal],
+        done: dict[ir.Value, _Outcome | str],
     ) -> None:
         """Prune the layers of `group` whose weights are not in `done` yet, and put there what was done or why not."""
         wanted: dict[ir.Value, Linear] = {}
         for layer in group:
             if layer.source not in done and layer.source not in wanted:
-                if reason := self._obstacle(layer) or self._pointless(layer.matrix()):
+                goal = goals.get(layer.source, (self.pattern, self.target))
+                if reason := self._obstacle(layer) or self._pointless(layer.matrix(), *goal):
                     done[layer.source] = reason
                 else:
                     wanted[layer.source] = layer
@@ -149,45 +195,51 @@ class Prune(Pass):
         statistics = learner.statistics(group, [*wanted.values()]) if learner is not None else {}
         factors: dict[tuple[int, bool], admm.Factors] = {}
         for source, layer in wanted.items():
-            done[source] = self._prune(layer, statistics.get(source), factors)
+            goal = goals.get(source, (self.pattern, self.target))
+            done[source] = self._prune(layer, goal, statistics.get(source), factors)
 
-    def _pointless(self, weight: FloatArray) -> str:
+    def _pointless(self, weight: FloatArray, pattern: Pattern, sparsity: float) -> str:
         """Why there is nothing to do for W [K, N]; empty if there is."""
         before = 1 - np.count_nonzero(weight) / weight.size
         if not np.isfinite(weight).all():
             return "the weight holds a NaN or an infinity"
-        if before >= self.target:
-            return f"the weight is already {before:.0%} sparse, the target is {self.target:.0%}"
-        if (magnitude.prune(weight, self.pattern, self.sparsity)[0] | (weight == 0)).all():
-            return f"the weight already satisfies {self.pattern}"
+        if before >= sparsity:
+            return f"the weight is already {before:.0%} sparse, the target is {sparsity:.0%}"
+        if (magnitude.prune(weight, pattern, sparsity)[0] | (weight == 0)).all():
+            return f"the weight already satisfies {pattern}"
         return ""
 
     def _prune(
-        self, layer: Linear, statistics: Statistics | None, factors: dict[tuple[int, bool], admm.Factors]
+        self,
+        layer: Linear,
+        goal: Goal,
+        statistics: Statistics | None,
+        factors: dict[tuple[int, bool], admm.Factors],
     ) -> _Outcome | str:
-        """Prune the weight of `layer`; `factors` are those of the statistics seen so far."""
+        """Prune the weight of `layer` to `goal`; `factors` are those of the statistics seen so far."""
         if statistics is None and self.method not in ("auto", "magnitude"):
             return f"`{self.method}` needs data that reaches the layer, and none did"
         weight = layer.matrix()
-        facts = {"sparsity_before": 1 - np.count_nonzero(weight) / weight.size, "pattern": str(self.pattern)}
+        facts = {"sparsity_before": 1 - np.count_nonzero(weight) / weight.size, "pattern": str(goal[0])}
         if statistics is None:
-            _, pruned = magnitude.prune(weight, self.pattern, self.sparsity)
+            _, pruned = magnitude.prune(weight, *goal)
             facts["energy_kept"] = kept = _energy(pruned) / _energy(weight)
             method, what = "magnitude", f"{kept:.1%} of the energy kept"
         else:
             method = "admm" if self.method == "auto" else self.method
             solve = self._solve_jointly if method == "admm" else self._solve_alone
-            pruned, error = solve(layer, weight, statistics, factors)
+            pruned, error = solve(layer, weight, goal, statistics, factors)
             facts["output_error"] = error
             what = f"{error:.1%} of the outputs' energy lost"
         _store(layer, pruned)
         facts["sparsity"] = after = 1 - np.count_nonzero(pruned) / pruned.size
-        return f"pruned to {self.pattern} by {method}, {after:.0%} sparse, {what}", facts | {"method": method}
+        return f"pruned to {goal[0]} by {method}, {after:.0%} sparse, {what}", facts | {"method": method}
 
     def _solve_jointly(
         self,
         layer: Linear,
         weight: FloatArray,
+        goal: Goal,
         statistics: Statistics,
         factors: dict[tuple[int, bool], admm.Factors],
     ) -> tuple[FloatArray, float]:
@@ -197,18 +249,18 @@ class Prune(Pass):
         moment = statistics.second_moment(centred=bias is not None)
         if key not in factors:
             factors[key] = admm.Factors(moment)
-        goal = statistics.target(weight, self.correction, centred=bias is not None)
-        _, pruned = admm.prune(goal, factors[key], self.pattern, self.sparsity, levels=self.levels)
+        wanted = statistics.target(weight, self.correction, centred=bias is not None)
+        _, pruned = admm.prune(wanted, factors[key], *goal, levels=self.levels)
         if bias is not None:
             shift_bias(bias, statistics.bias_shift(weight, pruned, self.correction))
-        return pruned, relative_error(goal, pruned, moment)
+        return pruned, relative_error(wanted, pruned, moment)
 
     def _solve_alone(
-        self, layer: Linear, weight: FloatArray, statistics: Statistics, factors: object
+        self, layer: Linear, weight: FloatArray, goal: Goal, statistics: Statistics, factors: object
     ) -> tuple[FloatArray, float]:
         """W' [K, N] as `obs` and `wanda` are published: for the inputs that come, with no eye to what should come."""
         solver = obs.prune if self.method == "obs" else wanda.prune
-        _, pruned = solver(weight, statistics.moment, self.pattern, self.sparsity)
+        _, pruned = solver(weight, statistics.moment, *goal)
         return pruned, relative_error(weight, pruned, statistics.moment)
 
     def _obstacle(self, layer: Linear) -> str:

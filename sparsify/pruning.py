@@ -6,7 +6,7 @@ are done, and both the dense model and the changed one have run as far as its in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ import onnx_ir as ir
 from sparsify import graph, runtime
 from sparsify.errors import InputError
 from sparsify.graph import FloatArray, Linear, readers, sole_user
+from sparsify.parallel import in_order
 from sparsify.runtime import Stages
 from sparsify.runtime.moments import counted
-from sparsify.solvers.statistics import Statistics
+from sparsify.solvers.statistics import Products, Statistics, products
 
 Feed = Mapping[str, npt.NDArray[Any]]
+_Batch = list[npt.NDArray[np.float32]]
 FEEDS = "calibration"  # key of `model.meta`: the feeds to learn from
 
 
@@ -71,7 +73,7 @@ class Learner:
         seen = [layer for layer in wanted if self._seen(layer)]
         own = [layer for layer in seen if not _shared(layer)]
         if own:
-            together = self._in_order(group)
+            together = self._in_order(group, own)
             found = {layer.source: together for layer in own}
         for layer in seen:
             if _shared(layer):
@@ -81,31 +83,43 @@ class Learner:
     def _seen(self, layer: Linear) -> bool:
         return layer.node.graph is self._model.graph and bool(layer.x.name) and not layer.transposed_x
 
-    def _in_order(self, group: Sequence[Linear]) -> Statistics | None:
+    def _in_order(self, group: Sequence[Linear], wanted: Sequence[Linear]) -> Statistics | None:
         """Of the inputs as the layers pruned so far give them; of the dense model where stages cannot be had."""
         if self._staged:
             try:
-                return self._staged_run(group)
+                return self._staged_run(group, wanted)
             except (InputError, KeyError):  # values that no stage can start from: sequences, optionals
                 self._staged = False
         return self._at_once(group[:1])
 
-    def _staged_run(self, group: Sequence[Linear]) -> Statistics | None:
+    def _staged_run(self, group: Sequence[Linear], wanted: Sequence[Linear]) -> Statistics | None:
         first = group[0]
         name, inputs = str(first.x.name), first.shape[0]
         # The output of several layers is rarely added to one thing; of one layer it often is.
         residual = residual_of(first) if len(group) == 1 else None
         aside = None if residual is None else str(residual.name)
-        found = Statistics(inputs)
-        stages = zip(self._feeds, self._changed.advance(name), self._dense.advance(name), strict=True)
-        for feed, changed, dense in stages:
-            values = [changed[name], dense[name]]
-            if aside is not None and aside in changed and changed[aside].shape[:-1] == values[0].shape[:-1]:
-                values += [changed[aside], dense[aside]]
-            if values[0].shape[-1] != inputs:
+        weight = wanted[0].matrix() if len(wanted) == 1 and wanted[0].shape[1] < inputs else None
+
+        def batches() -> Iterator[_Batch]:
+            for feed, changed, dense in zip(
+                self._feeds, self._changed.advance(name), self._dense.advance(name), strict=True
+            ):
+                values = [changed[name], dense[name]]
+                if aside is not None and aside in changed and changed[aside].shape[:-1] == values[0].shape[:-1]:
+                    values += [changed[aside], dense[aside]]
+                yield counted(values, feed)
+
+        def summed(batch: _Batch) -> Products | None:
+            x, x0, *r = batch
+            if x.shape[-1] != inputs:
                 return None
-            x, x0, *r = counted(values, feed)
-            found.add(x, x0, r[1] - r[0] if r and r[0].shape[-1] == first.shape[1] else None)
+            return products(x, x0, r[1] - r[0] if r and r[0].shape[-1] == first.shape[1] else None, weight)
+
+        found = Statistics(inputs)
+        for batch in in_order(summed, batches()):
+            if batch is None:
+                return None
+            found.add(batch)
         return found if np.trace(found.moment) > 0 else None
 
     def _of_shared(self, layer: Linear) -> Statistics | None:

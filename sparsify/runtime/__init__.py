@@ -9,6 +9,7 @@ from sparsify.runtime.source import Skeleton, Source, opened, size_bytes
 from sparsify.runtime.stages import Stages
 from sparsify.runtime.synth import synthesize
 from sparsify.runtime.timing import Timing, interleave
+from sparsify.runtime.trials import Trials
 
 __all__ = [
     "Probe",
@@ -17,6 +18,7 @@ __all__ = [
     "Source",
     "Stages",
     "Timing",
+    "Trials",
     "calls_native",
     "capture",
     "interleave",

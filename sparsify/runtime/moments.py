@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsify.data import Array
+from sparsify.parallel import in_order
 from sparsify.runtime.probe import capture
 from sparsify.runtime.source import Source
 
@@ -31,13 +32,21 @@ def second_moments(
     """
     feeds = list(feeds)
     moments: dict[str, npt.NDArray[np.float64]] = {}
-    for feed, found in zip(feeds, capture(model, feeds, values, threads=threads), strict=True):
-        for name, value in found.items():
-            (rows,) = counted([value], feed)
-            # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
-            moment = (rows.T @ rows).astype(np.float64)
-            moments[name] = moments[name] + moment if name in moments else moment
+    found = capture(model, feeds, values, threads=threads)
+    batches = (
+        (name, counted([value], feed)[0])
+        for feed, by_name in zip(feeds, found, strict=True)
+        for name, value in by_name.items()
+    )
+    for name, moment in in_order(_moment, batches):
+        # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
+        moments[name] = moments[name] + moment if name in moments else moment.astype(np.float64)
     return moments
+
+
+def _moment(batch: tuple[str, npt.NDArray[np.float32]]) -> tuple[str, npt.NDArray[np.float32]]:
+    name, rows = batch
+    return name, rows.T @ rows
 
 
 def counted(values: Sequence[Array], feed: Mapping[str, Array]) -> list[npt.NDArray[np.float32]]:

@@ -20,7 +20,7 @@ from sparsify.patterns import Mask
 F32 = npt.NDArray[np.float32]
 
 
-def refit(weight: F32, start: F32, mask: Mask, moment: F32, iterations: int = 20) -> F32:
+def refit(weight: F32, start: F32, mask: Mask, moment: F32, iterations: int) -> F32:
     """W' float32 [K, N] on `mask` [K, N], from `start` [K, N] (zero outside the mask) towards the minimum.
 
     Args:

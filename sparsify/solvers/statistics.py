@@ -22,6 +22,8 @@ Through Weight Equalization and Bias Correction", 2019.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
@@ -30,6 +32,46 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 LAMBDA = 0.01
+
+
+@dataclass(frozen=True)
+class Products:
+    """What one batch of tokens adds to `Statistics`; see `products`."""
+
+    tokens: int
+    moment: F32
+    sum: F64
+    dense_sum: F64
+    cross: F32 | None = None
+    pull: F32 | None = None
+    residual_sum: F64 | None = None
+
+
+def products(inputs: F32, dense: F32 | None = None, residual: F32 | None = None, weight: F32 | None = None) -> Products:
+    """Sums over a batch.
+
+    Args:
+        inputs: X' [t, K], finite.
+        dense: X [t, K]; X' when None.
+        residual: R - R' [t, N]; zeros when None.
+        weight: W [K, N] where only this one will be asked for: X'^T ((X - X') W + R - R') [K, N] is then summed instead
+            of C - H' and E. For N < K that is less work.
+    """
+    own: F64 = inputs.sum(axis=0, dtype=np.float64)
+    gap: F32 | None = None if dense is None else dense - inputs
+    pull = residual
+    if weight is not None and gap is not None:
+        moved: F32 = gap @ weight
+        pull = moved if residual is None else moved + residual
+    return Products(
+        len(inputs),
+        inputs.T @ inputs,
+        own,
+        own if dense is None else dense.sum(axis=0, dtype=np.float64),
+        None if gap is None or weight is not None else inputs.T @ gap,
+        None if pull is None else inputs.T @ pull,
+        None if residual is None else residual.sum(axis=0, dtype=np.float64),
+    )
 
 
 class Statistics:
@@ -41,33 +83,20 @@ class Statistics:
     def __init__(self, inputs: int) -> None:
         self.tokens = 0
         self.moment: F64 = np.zeros((inputs, inputs))
-        self._cross: F64 | None = None  # C - H'; None while the inputs are those of the dense model
+        self._cross: F64 | None = None  # C - H'; None while the inputs are those of the dense model, or not asked for
         self._sum, self._dense_sum = np.zeros(inputs), np.zeros(inputs)
-        self._residual: F64 | None = None  # E
+        self._pull: F64 | None = None  # E, or (C - H') W + E for the one W that was given with the inputs
         self._residual_sum: F64 | None = None
 
-    def add(self, inputs: F32, dense: F32 | None = None, residual: F32 | None = None) -> None:
-        """Count tokens.
-
-        Args:
-            inputs: X' [t, K], finite.
-            dense: X [t, K]; X' when None.
-            residual: R - R' [t, N]; zeros when None.
-        """
-        self.tokens += len(inputs)
-        self.moment += inputs.T @ inputs
-        self._sum += inputs.sum(axis=0, dtype=np.float64)
-        if dense is None:
-            self._dense_sum += inputs.sum(axis=0, dtype=np.float64)
-        else:
-            self._dense_sum += dense.sum(axis=0, dtype=np.float64)
-            gap: F64 = (inputs.T @ (dense - inputs)).astype(np.float64)
-            self._cross = gap if self._cross is None else self._cross + gap
-        if residual is not None:
-            product: F64 = (inputs.T @ residual).astype(np.float64)
-            self._residual = product if self._residual is None else self._residual + product
-            total: F64 = residual.sum(axis=0, dtype=np.float64)
-            self._residual_sum = total if self._residual_sum is None else self._residual_sum + total
+    def add(self, batch: Products) -> None:
+        """Count the tokens of a batch."""
+        self.tokens += batch.tokens
+        self.moment += batch.moment
+        self._sum += batch.sum
+        self._dense_sum += batch.dense_sum
+        self._cross = _plus(self._cross, batch.cross)
+        self._pull = _plus(self._pull, batch.pull)
+        self._residual_sum = _plus(self._residual_sum, batch.residual_sum)
 
     def second_moment(self, *, centred: bool) -> F64:
         """H' [K, K], of X' or of X' less its mean."""
@@ -77,7 +106,7 @@ class Statistics:
 
     def target(self, weight: F32, correction: float, *, centred: bool) -> F32:
         """W_t [K, N] for W [K, N]."""
-        if correction == 0 or not self.tokens or (self._cross is None and self._residual is None):
+        if correction == 0 or not self.tokens or (self._cross is None and self._pull is None):
             return weight
         gap = self._gap(weight, centred=centred)
         moment = self.second_moment(centred=centred)
@@ -104,14 +133,20 @@ class Statistics:
     def _gap(self, weight: F32, *, centred: bool) -> F64:
         """(C - H') W + E [K, N]: how far X'^T (target) is from X'^T X' W."""
         gap = np.zeros(weight.shape) if self._cross is None else self._cross @ weight
-        if self._residual is not None:
-            gap = gap + self._residual
+        if self._pull is not None:
+            gap = gap + self._pull
         if centred:
             mean = (self._dense_sum - self._sum) @ weight / self.tokens
             if self._residual_sum is not None:
                 mean = mean + self._residual_sum / self.tokens
             gap = gap - np.outer(self._sum, mean)
         return gap
+
+
+def _plus(total: F64 | None, more: npt.NDArray[np.floating] | None) -> F64 | None:
+    if more is None:
+        return total
+    return more.astype(np.float64) if total is None else total + more
 
 
 _DEAD = 1e-9  # of the largest input: what is smaller was constant, or never there, up to rounding

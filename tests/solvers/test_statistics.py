@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsify.solvers.statistics import LAMBDA, Statistics
+from sparsify.solvers.statistics import LAMBDA, Statistics, products
 
 
 def drawn(tokens: int = 400, k: int = 12, n: int = 5) -> tuple[np.ndarray, ...]:
@@ -18,18 +18,22 @@ def drawn(tokens: int = 400, k: int = 12, n: int = 5) -> tuple[np.ndarray, ...]:
     return tuple(a.astype(np.float32) for a in (changed, dense, residual, weight))
 
 
-def collected(changed: np.ndarray, dense: np.ndarray | None, residual: np.ndarray | None) -> Statistics:
+def collected(
+    changed: np.ndarray, dense: np.ndarray | None, residual: np.ndarray | None, weight: np.ndarray | None = None
+) -> Statistics:
     """In two batches, as they come."""
     found = Statistics(changed.shape[1])
     for rows in (slice(0, 150), slice(150, None)):
-        found.add(changed[rows], *(None if a is None else a[rows] for a in (dense, residual)))
+        found.add(products(changed[rows], *(None if a is None else a[rows] for a in (dense, residual)), weight))
     return found
 
 
+@pytest.mark.parametrize("for_one_weight", [False, True])
 @pytest.mark.parametrize("centred", [False, True])
-def test_the_target_is_the_ridge_solution(centred: bool):
+def test_the_target_is_the_ridge_solution(centred: bool, for_one_weight: bool):
     changed, dense, residual, weight = drawn()
-    found = collected(changed, dense, residual).target(weight, 1.0, centred=centred)
+    one = weight if for_one_weight else None
+    found = collected(changed, dense, residual, one).target(weight, 1.0, centred=centred)
     x, wanted = changed.astype(np.float64), dense.astype(np.float64) @ weight + residual
     if centred:
         x, wanted = x - x.mean(axis=0), wanted - wanted.mean(axis=0)
@@ -39,7 +43,7 @@ def test_the_target_is_the_ridge_solution(centred: bool):
     # Sums are of float32 products: each is off by eps |x||x|, and the ridge bounds the condition by K / LAMBDA.
     tolerance = 12 / LAMBDA * np.finfo(np.float32).eps * np.abs(exact).max() * 10
     assert np.abs(found - exact).max() <= tolerance
-    half = collected(changed, dense, residual).target(weight, 0.5, centred=centred)
+    half = collected(changed, dense, residual, one).target(weight, 0.5, centred=centred)
     assert np.abs(half - (weight + exact) / 2).max() <= tolerance
 
 
