@@ -16,6 +16,16 @@ class ExitStatus(IntEnum):
     BUG = 4  # ours
 
 
+_LONGEST = 600  # characters of a sentence that quotes what a file says
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without what a terminal would obey: a model's author chose its names."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"  # what is wrong stands behind the name
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class SparsifyError(Exception):
     """An error that is the user's to solve.
 
@@ -28,7 +38,7 @@ class SparsifyError(Exception):
     status: ClassVar[ExitStatus] = ExitStatus.BUG
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+        self.what, self.where, self.hint = printable(what), printable(where), hint
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import os
-import tempfile
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,9 @@ import onnx.numpy_helper
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
+from sparsify import external, limits
 from sparsify.errors import InputError, UsageError
+from sparsify.files import replacing, write_bytes
 
 Source = str | Path | bytes | onnx.ModelProto | ir.Model
 
@@ -28,6 +29,7 @@ Source = str | Path | bytes | onnx.ModelProto | ir.Model
 INLINE_LIMIT = 2**31 - 2**26
 _SOURCE = "sparsify.source"  # key in the model's in-memory metadata: the resolved path it was loaded from
 _DATA_FILES = "sparsify.data_files"
+_CHUNK = 2**20  # bytes read at a time
 _DIGITS = 12  # of the digest in the name of a data file
 
 
@@ -81,15 +83,14 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
         UsageError: `path` is the file that the model was loaded from, or cannot be written.
     """
     path = Path(path)
-    external = _tensor_bytes(model) > limit
-    data = path.with_name(f"{path.name}.{digest(model)[:_DIGITS]}.data") if external else None
+    large = _tensor_bytes(model) > limit
+    data = path.with_name(f"{path.name}.{digest(model)[:_DIGITS]}.data") if large else None
     _refuse_own_files(model, (path, data) if data else (path,))
-    with _writing(path) as folder:
+    with replacing(path, then=lambda: _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])) as folder:
         if data:
             ir.save(model, folder / path.name, external_data=data.name)
         else:
             (folder / path.name).write_bytes(serialize(model))
-    _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])
 
 
 def copy(model: ir.Model, path: str | Path) -> None:
@@ -107,29 +108,6 @@ def copy(model: ir.Model, path: str | Path) -> None:
     write_bytes(path, source.read_bytes())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    with _writing(path) as folder:
-        (folder / path.name).write_bytes(data)
-
-
-def check_folder(file: Path, where: str) -> None:
-    """Say before the work, not after it, that `file` could not be written.
-
-    Raises:
-        UsageError: there is no such folder, or nothing may be written there.
-    """
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise UsageError("the folder does not exist", where=where, hint="make it first")
-    if not os.access(folder, os.W_OK):
-        raise UsageError("the folder may not be written to", where=where, hint="choose another place for it")
-
-
 def digest(model: str | Path | ir.Model) -> str:
     """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
     return identity(model)[0]
@@ -144,15 +122,20 @@ def size(model: str | Path | ir.Model) -> int:
     return int(_without_tensors(model).ByteSize()) + _tensor_bytes(model)
 
 
+def disk_bytes(model: ir.Model) -> int:
+    """Bytes of the files that `model` was loaded from; 0 when it came from memory."""
+    source = source_path(model)
+    return sum(file.stat().st_size for file in (*([source] if source else []), *model.meta.get(_DATA_FILES, [])))
+
+
 def identity(model: str | Path | ir.Model) -> tuple[str, int]:
     """`digest` and `size` at once: what takes time is common to both."""
     total = hashlib.sha256()
     if not isinstance(model, ir.Model):
         files = _files(model)
         for file in files:
-            with file.open("rb") as stream:
-                while chunk := stream.read(2**20):
-                    total.update(chunk)
+            for chunk in _read_chunks(file, 0, file.stat().st_size):
+                total.update(chunk)
         return total.hexdigest(), sum(file.stat().st_size for file in files)
     if fits_message(model):
         data = serialize(model)
@@ -160,7 +143,8 @@ def identity(model: str | Path | ir.Model) -> tuple[str, int]:
     skeleton = _without_tensors(model).SerializeToString(deterministic=True)
     total.update(skeleton)
     for tensor in _initializer_tensors(model):
-        total.update(tensor.tobytes())
+        for chunk in _chunks(tensor):
+            total.update(chunk)
     return total.hexdigest(), len(skeleton) + _tensor_bytes(model)
 
 
@@ -174,6 +158,15 @@ def fits_message(model: ir.Model) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise InputError("this is no regular file", where=str(path), hint="name the .onnx file")
+        if found.st_size >= 2**31:
+            raise InputError(
+                f"the file has {found.st_size} bytes, more than the 2 GiB that ONNX allows",
+                where=str(path),
+                hint="export it with external data",
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError("there is no such file", where=str(path), hint="check the path of the model") from None
@@ -205,36 +198,21 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise InputError("the model's graph is empty", where=where, hint="there is nothing in it to optimise")
     if not proto.opset_import:
         raise InputError("the model does not say which opset it uses", where=where, hint="export it again")
-    graphs = list(_graphs(proto))
+    limits.check(proto, where)
+    folders = _find_files(proto, where, folder)
+    graphs = list(limits.all_graphs(proto))
     if any(graph.sparse_initializer for graph in graphs):
         # Dense copies are put in place of sparse ones: the caller keeps its own message.
         proto = onnx.ModelProto.FromString(proto.SerializeToString())
-        for graph in _graphs(proto):
+        for graph in limits.all_graphs(proto):
             _make_dense(graph, where)
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # whatever onnx_ir trips over is in the file
         raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
-    _check_external(model, where, folder)
+    for tensor in _external_tensors(model):
+        tensor.base_dir = folders[str(tensor.location)]
     return model
-
-
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The main graph and all subgraphs, those of functions included."""
-    yield from _with_subgraphs(proto.graph)
-    for function in proto.functions:
-        yield from _subgraphs(function.node)
-
-
-def _with_subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    yield from _subgraphs(graph.node)
-
-
-def _subgraphs(nodes: list[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for attribute in (a for node in nodes for a in node.attribute):
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            yield from _with_subgraphs(graph)
 
 
 def _make_dense(graph: onnx.GraphProto, where: str) -> None:
@@ -250,37 +228,30 @@ def _make_dense(graph: onnx.GraphProto, where: str) -> None:
                 hint="onnxruntime cannot load it either; build the model with sparsify.from_scipy",
             )
         indices = onnx.numpy_helper.to_array(sparse.indices)
-        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
         dense = np.zeros(count, values.dtype)
         try:
-            dense[flat] = values
+            flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
+            dense[np.ravel_multi_index((flat,), (count,))] = values  # unlike dense[flat] it refuses negative ones
         except (IndexError, ValueError) as error:
             raise InputError(f"sparse initializer `{name}` has positions outside {list(shape)}", where=where) from error
         graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(shape), name))
     del graph.sparse_initializer[:]
 
 
-def _check_external(model: ir.Model, where: str, folder: Path | None) -> None:
-    """Bind external tensors to `folder`; refuse files that are absent, short or outside it."""
-    for tensor in _external_tensors(model):
-        if folder is None:
-            raise InputError(
-                f"tensor `{tensor.name}` is kept in the file `{tensor.location}`, and nobody said in which folder",
-                where=where,
-                hint="give the path of the model instead of its bytes",
-            )
-        tensor.base_dir = str(folder)
-        file = Path(tensor.path).resolve()
+def _find_files(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, Path]:
+    """The folder of each location that `proto` names, all checked; blobs of a cache are named where they really are.
+
+    onnx_ir itself refuses links that lead out of the folder it is given.
+    """
+    folders: dict[str, Path] = {}
+    for tensor in limits.external_tensors(proto):
+        file = external.check(tensor, where, folder)
+        assert folder is not None  # or the check would have refused it
+        entry = next(e for e in tensor.external_data if e.key == "location")
         if not file.is_relative_to(folder.resolve()):
-            raise InputError(
-                f"tensor `{tensor.name}` is kept in `{tensor.location}`, outside the model's folder",
-                where=where,
-                hint="put the data file beside the model; links may not lead out of the folder either",
-            )
-        if not file.is_file():
-            raise InputError(f"its data file `{tensor.location}` is missing", where=where, hint="put it beside it")
-        if file.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
-            raise InputError(f"its data file `{tensor.location}` is cut short", where=where, hint="download it again")
+            entry.value = file.name
+        folders[entry.value] = folder if file.is_relative_to(folder.resolve()) else file.parent
+    return folders
 
 
 def _all_graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
@@ -321,6 +292,22 @@ def _without_tensors(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(skeleton)
 
 
+def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:
+    """The bytes of a tensor; those in a file are read, not mapped: what is mapped stays in memory."""
+    if isinstance(tensor, ir.ExternalTensor):
+        yield from _read_chunks(Path(tensor.path), tensor.offset or 0, tensor.nbytes)
+    else:
+        yield tensor.tobytes()
+
+
+def _read_chunks(file: Path, offset: int, size: int) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        while size > 0 and (chunk := stream.read(min(size, _CHUNK))):
+            yield chunk
+            size -= len(chunk)
+
+
 def _files(path: str | Path) -> list[Path]:
     return [Path(path), *load(path).meta[_DATA_FILES]]
 
@@ -343,21 +330,6 @@ def _refuse_own_files(model: ir.Model, targets: tuple[Path, ...]) -> None:
             raise UsageError("this would overwrite the input", where=str(target), hint="choose another name with -o")
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write into; what stands in it at the end takes its place beside `path`."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder)
-            # The data file goes first: a model is never there without its data.
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-                _sync(file)
-                os.replace(file, path.parent / file.name)
-    except OSError as error:
-        hint = "choose another place for it" if path.parent.is_dir() else "make its folder first"
-        raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
-
-
 def _drop_data(path: Path, keep: list[Path | None]) -> None:
     """Remove data files that earlier models at `path` had; one that cannot be removed does no harm."""
     kept = {file.resolve() for file in keep if file}
@@ -365,12 +337,6 @@ def _drop_data(path: Path, keep: list[Path | None]) -> None:
         if old.resolve() not in kept:
             with contextlib.suppress(OSError):
                 old.unlink()
-
-
-def _sync(file: Path) -> None:
-    """Have the bytes on the disk before the name: a power cut must not leave a name without them."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _first_line(error: BaseException) -> str:

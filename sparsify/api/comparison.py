@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsify import modelio
-from sparsify.api import facts
+from sparsify.api import facts, intake
 from sparsify.api.samples import DataSource, read
 from sparsify.benchmark import bench
 from sparsify.machine import threads as default_threads
@@ -34,7 +33,7 @@ def compare(
         InputError: models or data that cannot be used, or that do not belong together.
     """
     threads = threads or default_threads()
-    loaded = [modelio.load(path) for path in models]  # says more about a bad file than onnxruntime does
+    loaded = [intake.load(path) for path in models]  # says more about a bad file than onnxruntime does
     feeds = None if data is None else read(data, loaded[0])
     found = bench(list(models), feeds, threads, seed=seed, progress=progress).to_dict()
     fastest = max(found["models"], key=lambda m: float(m["speedup"]["median"]))

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsify import modelio
-from sparsify.api import facts
+from sparsify.api import facts, intake
 from sparsify.api.samples import DataSource, read
 from sparsify.audit import DriftReport
 from sparsify.audit import audit as compare
@@ -49,10 +48,10 @@ def audit(
         UsageError: a budget that makes no sense.
         InputError: models or data that cannot be used, or that do not belong together.
     """
-    right = modelio.load(base)
+    right = intake.load(base)
     return compare(
         right,
-        modelio.load(candidate),
+        intake.load(candidate),
         read(data, right),
         budgets=budgets(budget),
         layers=layers,

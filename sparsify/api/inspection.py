@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsify import graph, modelio, ops
-from sparsify.api import facts
+from sparsify.api import facts, intake
 from sparsify.api.samples import synthesise
 from sparsify.errors import InputError
 from sparsify.machine import threads as default_threads
@@ -34,7 +34,7 @@ def inspect(
         InputError: a model that cannot be used.
     """
     threads = threads or default_threads()
-    base = modelio.load(model)
+    base = intake.load(model)
     tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
     layers = {layer.name: layer for layer in graph.linear_layers(base)}

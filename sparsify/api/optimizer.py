@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsify import data as feeds
 from sparsify import modelio, runtime
-from sparsify.api import facts
+from sparsify.api import facts, intake
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, synthesise
 from sparsify.audit import DriftReport, audit
@@ -102,7 +102,7 @@ def optimize(
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
     threads = threads or default_threads()
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
-    base = modelio.load(model)
+    base = intake.load(model)
     samples = None if data is None else read(data, base)
     calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else _synthetic(base, seed)

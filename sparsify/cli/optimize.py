@@ -91,13 +91,13 @@ def _default_out(model: str) -> Path:
 
 def _check_place(model: Path, place: Path) -> None:
     """Say before the work, not after it, that the result could not be written."""
-    from sparsify import modelio
+    from sparsify.files import check_folder
 
     if place.exists() and model.exists() and place.samefile(model):
         raise UsageError("this would overwrite the input", where=f"-o {place}", hint="choose another name")
     if place.is_dir():
         raise UsageError("this is a folder", where=f"-o {place}", hint="name a file in it")
-    modelio.check_folder(place, f"-o {place}")
+    check_folder(place, f"-o {place}")
 
 
 def _way_out(result: api.Result) -> str:

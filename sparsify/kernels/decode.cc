@@ -90,6 +90,9 @@ std::string decode(const Encoded& in, Csc<T>* out) {
   if (in.k < 1 || in.n < 1 || in.k > kMost || in.n > kMost) {
     return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
   }
+  if (in.encoding != Encoding::kColumns && (in.k > kMostInputs || in.k > kMostWeights / in.n)) {
+    return "a matrix of shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is too large to be packed";
+  }
   const bool bitmask = in.encoding == Encoding::kBitmask;
   const int64_t expected = bitmask ? (in.k * in.n + 7) / 8 : in.count;
   if (in.position_count != expected) {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsify.errors import UsageError
-from sparsify.modelio import check_folder, write_bytes
+from sparsify.files import check_folder, write_bytes
 from sparsify.report import html, junit, markdown
 from sparsify.report.tables import Report, Table, nodes, notes, tables
 from sparsify.report.terminal import drawn, show

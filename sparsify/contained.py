@@ -1,0 +1,98 @@
+"""Let libraries that may crash on a hostile model crash where it does not hurt: in a process of their own.
+
+onnx's checker and shape inference and onnxruntime's loader are C++ that has segfaulted on crafted models before. A
+child process with a memory limit and a deadline tries them first; what a crash there would be here is an error.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from sparsify.errors import InputError
+
+DEADLINE_S = 60.0  # for a model of up to 1 GB; each further takes as long again
+_SESSION_BYTES = 2**28  # larger ones are not opened twice: that would double memory and time
+_MEMORY_BYTES = 2**33  # of address space beside three copies of the model; what a library reserves is not used
+
+_MOST_ELEMENTS = 2**33  # of a value whose shape follows from the model alone: 32 GiB of float32
+
+# Says what it tries before it tries it. That a model is refused is no crash: it will be refused here again.
+_CHILD = """
+import contextlib, math, os, sys
+path, memory, with_session = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
+most = int(sys.argv[4])
+with contextlib.suppress(ImportError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+import onnx
+def attempt(what, act):
+    print(what, flush=True)
+    try:
+        act()
+    except MemoryError:
+        os._exit(3)
+    except Exception as error:
+        if "bad_alloc" in str(error) or "allocate memory" in str(error):
+            os._exit(3)
+attempt("onnx's checker", lambda: onnx.checker.check_model(path))
+def shapes():
+    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
+    for value in model.graph.value_info:
+        dims = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if math.prod(dims) > most:
+            print(f"the value {value.name!r} of shape {dims}", flush=True)
+            os._exit(3)
+attempt("onnx's shape inference", shapes)
+def session():
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+if with_session:
+    attempt("onnxruntime's loader", session)
+os._exit(0)
+"""
+_OUT_OF_MEMORY = 3
+
+
+def examine(path: Path, size: int) -> None:
+    """Try the libraries on the model at `path`, once for each state of the file.
+
+    Args:
+        path: of a model that `modelio.load` accepts.
+        size: bytes of it and its data.
+
+    Raises:
+        InputError: one of them crashes on it, runs out of memory or does not come to an end.
+    """
+    found = path.stat()
+    if what := _failure(path.resolve(), size, (found.st_mtime_ns, found.st_ino)):
+        raise InputError(what, where=str(path), hint="do not use this file with other tools either")
+
+
+@lru_cache(maxsize=64)
+def _failure(path: Path, size: int, _state: tuple[int, int]) -> str:
+    """What went wrong in the child; empty if nothing did."""
+    memory = _MEMORY_BYTES + 3 * size
+    arguments = [str(path), str(memory), "1" if size < _SESSION_BYTES else "0", str(_MOST_ELEMENTS)]
+    deadline = DEADLINE_S * (1 + size // 10**9)
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-c", _CHILD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        said, _ = child.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        said, _ = child.communicate()
+        return f"{_last(said)} did not come to an end within {deadline:.0f} s"
+    if child.returncode == _OUT_OF_MEMORY:
+        return f"{_last(said)} needs more than {memory / 2**30:.0f} GiB for a model of {size} bytes"
+    return f"{_last(said)} crashes on this model" if child.returncode else ""
+
+
+def _last(said: str) -> str:
+    return (said.splitlines() or ["python"])[-1]
