@@ -1,0 +1,155 @@
+// libFuzzer target: the packed inputs of every operator, from the session's call that packs them to the one that
+// multiplies. What the bytes say is either refused with a sentence or multiplied by every kernel of the format,
+// without leaving memory and, in int8, with the same bits from all of them.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string>
+
+#include "decode.h"
+#include "dispatch.h"
+#include "fake_ort.h"
+
+namespace sparsify {
+namespace {
+
+constexpr int64_t kMostColumns = 200, kMostInputs = 400, kMostRows = 12;
+
+// Takes numbers off the front of the input; zeros when there are no more.
+class Reader {
+ public:
+  Reader(const uint8_t* data, size_t size) : data_(data), left_(size) {}
+
+  int64_t number(int bytes) {
+    uint64_t value = 0;
+    take(reinterpret_cast<unsigned char*>(&value), bytes);
+    return static_cast<int64_t>(value);
+  }
+  int64_t below(int64_t limit) { return number(limit > 256 ? 2 : 1) % limit; }
+  void take(unsigned char* out, int64_t bytes) {
+    const auto count = std::min(left_, static_cast<size_t>(bytes));
+    if (count > 0) std::memcpy(out, data_, count);
+    data_ += count;
+    left_ -= count;
+  }
+
+ private:
+  const uint8_t* data_;
+  size_t left_;
+};
+
+class SerialPool final : public Pool {
+ public:
+  void parallel(int64_t count, Task task, void* argument) const override {
+    for (int64_t i = 0; i < count; ++i) task(argument, static_cast<size_t>(i));
+  }
+};
+
+struct Case {
+  OrtKernelInfo info;
+  int64_t k, n, rows;
+};
+
+// The sizes that a well-formed operator of that name would have, with one input in `bend` bent out of shape.
+Case read_case(Reader& in, const OrtCustomOp& op) {
+  const std::string name = op.GetName(&op);
+  const bool delta = name.find("Delta") != std::string::npos, columns = name.find("Columns") != std::string::npos;
+  Case made{{}, 1 + in.below(kMostInputs), 1 + in.below(kMostColumns), in.below(kMostRows)};
+  const int64_t k = made.k, n = made.n, bend = in.below(64), twist = in.below(256);
+  const int64_t gap_type = std::array<int64_t, 3>{ort::kUint8, ort::kUint16, ort::kInt32}[in.below(3)];
+  const bool bitmask = !delta && !columns;
+  const int64_t count = in.below(std::min<int64_t>(k * n, 1 << 12) + 1);
+  const bool residual = name.size() > 3 && name.compare(name.size() - 3, 3, "Add") == 0;
+  const auto input_count = static_cast<int64_t>(op.GetInputTypeCount(&op)), residual_at = residual ? input_count - 1 : -1;
+  const auto add = [&](int type, std::vector<int64_t> dimensions) {
+    const auto at = static_cast<int64_t>(made.info.inputs.size());
+    bool constant = true;
+    if (at == bend) {
+      constant = twist != 0;
+      // onnxruntime holds X and the residual to their types itself: they are no constants that we could look at.
+      const bool looked_at = at > 0 && (at != residual_at);
+      if (twist % 4 == 1 && looked_at) type = std::array<int, 6>{1, 2, 3, 4, 6, 16}[twist % 6];
+      if (twist % 4 == 2) dimensions.assign(1 + twist % 3, twist / 8);
+      if (twist % 4 == 3) dimensions.clear();
+    }
+    made.info.inputs.push_back(fake::make_value(type, std::move(dimensions)));
+    made.info.constant.push_back(constant);
+  };
+  add(ort::kFloat, {made.rows, k});
+  if (columns) add(ort::kInt32, {count});
+  add(bitmask ? static_cast<int>(ort::kUint8) : static_cast<int>(gap_type), {bitmask ? (k * n + 7) / 8 : count});
+  const auto values_at = made.info.inputs.size();
+  add(op.GetInputType(&op, values_at), {count});
+  add(ort::kInt64, {2});
+  for (int64_t at = static_cast<int64_t>(values_at) + 2; at < input_count; ++at) {
+    add(ort::kFloat, at == residual_at ? std::vector<int64_t>{made.rows, n} : std::vector<int64_t>{n});
+  }
+  for (size_t i = 1; i < made.info.inputs.size(); ++i) {
+    OrtValue& value = made.info.inputs[i];
+    if (i != values_at + 1) in.take(value.bytes.get(), fake::bytes_of(value.type, value.dimensions));
+  }
+  OrtValue& shape = made.info.inputs[values_at + 1];
+  if (fake::bytes_of(shape.type, shape.dimensions) == 16) {
+    const int64_t given[2] = {bend == 63 ? in.number(8) : k, bend == 62 ? in.number(8) : n};
+    std::memcpy(shape.bytes.get(), given, sizeof given);
+  }
+  OrtValue& x = made.info.inputs[0];
+  auto* inputs = reinterpret_cast<float*>(x.bytes.get());
+  if (x.type != ort::kFloat) return made;
+  const int64_t numbers = fake::bytes_of(x.type, x.dimensions) / 4;
+  for (int64_t i = 0; i < numbers; ++i) inputs[i] = static_cast<float>(static_cast<int8_t>(in.number(1))) / 16;
+  return made;
+}
+
+// int8 results are the same bits on every path (docs/kernels.md).
+void compare_int8(const OrtCustomOp& op, const Case& made) {
+  const std::string name = op.GetName(&op);
+  const auto& inputs = made.info.inputs;
+  Encoded encoded{name.find("Delta") == std::string::npos ? Encoding::kBitmask : Encoding::kDelta, made.k, made.n};
+  const auto size = [](const OrtValue& v) { return fake::bytes_of(v.type, v.dimensions); };
+  encoded.positions = inputs[1].bytes.get();
+  const int type = inputs[1].type;
+  encoded.gap_type = type == ort::kUint8 ? GapType::kUint8 : type == ort::kUint16 ? GapType::kUint16 : GapType::kInt32;
+  encoded.position_count = size(inputs[1]) / fake::bytes_of(type, {1});
+  encoded.values = inputs[2].bytes.get();
+  encoded.count = size(inputs[2]);
+  Csc<int8_t> w;
+  if (!decode(encoded, &w).empty()) return;
+  Epilogue epilogue;
+  epilogue.bias.assign(static_cast<size_t>(made.n), 0.25f);
+  epilogue.scale.assign(static_cast<size_t>(made.n), 0.5f);
+  const int64_t rows = size(inputs[0]) / 4 / made.k;  // X may have been bent, and still fit
+  std::vector<float> first, y(static_cast<size_t>(rows * made.n));
+  for (const KernelInfo& kernel : kernels()) {
+    if (kernel.format != Format::kInt8 || !can_run(kernel.isa)) continue;
+    kernel.make_int8(w, epilogue)->run(reinterpret_cast<const float*>(inputs[0].bytes.get()), rows, nullptr,
+                                       y.data(), SerialPool());
+    if (first.empty()) first = y;
+    if (!y.empty() && std::memcmp(first.data(), y.data(), 4 * y.size()) != 0) __builtin_trap();
+  }
+}
+
+}  // namespace
+}  // namespace sparsify
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace sparsify;
+  Reader in(data, size);
+  const auto& operators = fake::operators();
+  const OrtCustomOp& op = *operators[static_cast<size_t>(in.below(static_cast<int64_t>(operators.size())))];
+  const Case made = read_case(in, op);
+  void* kernel = nullptr;
+  OrtStatus* status = op.CreateKernelV2(&op, nullptr, &made.info, &kernel);
+  if (status != nullptr) {
+    if (kernel != nullptr) __builtin_trap();
+    fake::release(status);
+    return 0;
+  }
+  OrtKernelContext context{&made.info, {}};
+  status = op.KernelComputeV2(kernel, &context);
+  const bool ran = status == nullptr;
+  if (!ran) fake::release(status);
+  op.KernelDestroy(kernel);
+  if (ran && std::string(op.GetName(&op)).find("Int8") != std::string::npos) compare_int8(op, made);
+  return 0;
+}
