@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 from sparsify.graph import nodes
+from sparsify.ops import DOMAIN
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _RANDOM = {
@@ -24,6 +25,12 @@ _RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
+# What a step does, the pass that does it, and why it must be left out, if so.
+_Step: TypeAlias = tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]
+
+# What it does, the pass that does it, and why it must be left out, if it must.
+_Step: TypeAlias = tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]
+
 _MIN_IR_VERSION = 4  # the first in which an initializer need not be an input
 
 
@@ -32,9 +39,10 @@ class Cleanup(Pass):
     """Folds constants, removes duplicates and what is not used.
 
     What:
-        Constant folding, identity elimination, lifting of Constant nodes to initializers, deduplication of
-        initializers, common subexpressions, unused nodes and functions: passes of onnx_ir and onnxscript, in that
-        order. One change is reported for each that did something. Names of inputs and outputs stay.
+        Inlining of functions that hold linear layers, constant folding, identity elimination, lifting of Constant
+        nodes to initializers, deduplication of initializers, common subexpressions, unused nodes and functions:
+        passes of onnx_ir and onnxscript, in that order. One change is reported for each that did something. Names of
+        inputs and outputs stay.
         Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
         which is how runtimes treat them anyway.
     When it fires:
@@ -66,7 +74,7 @@ class Cleanup(Pass):
             model.ir_version = _MIN_IR_VERSION
             common.RemoveInitializersFromInputsPass()(model)
             yield Change("", f"raised the IR version to {_MIN_IR_VERSION}: weights are constants, not inputs")
-        for what, make, obstacle in self._steps():
+        for what, make, obstacle in self._steps(model):
             if reason := obstacle(model):
                 yield Refusal("", f"{what} left out: {reason}")
                 continue
@@ -75,7 +83,8 @@ class Cleanup(Pass):
             if _fingerprint(model) != before:
                 yield Change("", f"{what}: {count} nodes, now {model.graph.num_nodes()}")
 
-    def _steps(self) -> Iterator[tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]]:
+    def _steps(self, model: ir.Model) -> Iterator[_Step]:
+        yield "inlining of functions with linear layers", lambda: common.InlinePass(_with_products(model)), _never
         yield "constant folding", self._fold, _never
         yield "identity elimination", common.IdentityEliminationPass, _renames
         yield "lifting of constants", lambda: common.LiftConstantsToInitializersPass(size_limit=1), _never
@@ -106,6 +115,22 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:
+    """Which functions of the user's hold a MatMul or Gemm, in a function that they call too: passes can then see it."""
+    direct = {key: {n.op_type for n in f.all_nodes()} & {"MatMul", "Gemm"} for key, f in model.functions.items()}
+    holding = {key for key, found in direct.items() if found and key[0] != DOMAIN}
+    grown = True
+    while grown:
+        callers = {
+            key
+            for key, f in model.functions.items()
+            if key[0] != DOMAIN and any(n.op_identifier() in holding for n in f.all_nodes())
+        }
+        grown = not callers <= holding
+        holding |= callers
+    return lambda function: function.identifier() in holding
 
 
 def _never(_: ir.Model) -> str:

@@ -284,8 +284,9 @@ def _energy(weight: FloatArray) -> float:
 
 
 def _store(layer: Linear, weight: FloatArray) -> None:
-    """Put W [K, N] where the weight of `layer` is stored, in the orientation in which it is stored."""
-    stored = np.ascontiguousarray(weight.T if layer.transposed else weight)
+    """Put W [K, N] where the weight of `layer` is stored, in the orientation and type in which it is stored."""
+    oriented = weight.T if layer.transposed else weight
+    stored = np.ascontiguousarray(oriented.astype(layer.tensor.dtype.numpy())).reshape(layer.tensor.shape.numpy())
     tensor = ir.tensor(stored, name=layer.tensor.name)
     layer.source.const_value = tensor  # of a Constant node it is a copy that other passes may look at
     if (node := layer.source.producer()) is not None:

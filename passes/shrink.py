@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from sparsify.activations import activation
 from sparsify.graph import (
+    HALF,
     FloatArray,
     Linear,
     add_initializer,
@@ -114,6 +115,8 @@ def _outcome(before: Linear, node: ir.Node, reason: str) -> Change | Refusal:
 def _pair(first: Linear) -> _Pair | str:
     """The pair that `first` begins; or why it begins none."""
     _, h = first.shape
+    if first.dtype in HALF:
+        return f"it is in {first.dtype.name}, where constant units would be summed with less precision"
     if first.bias is not None and not is_constant(first.bias):
         return "its bias is not a constant"
     at = first.bias_vector()
@@ -138,8 +141,8 @@ def _pair(first: Linear) -> _Pair | str:
         else:
             readers_ = ", ".join(sorted({use.node.op_type for use in value.uses()})) or "nothing"
             return f"its output is read by {readers_} before another linear layer"
-    if second.transposed_x:
-        return f"`{second.name}` reads its output transposed"
+    if second.dtype is not first.dtype or second.transposed_x:
+        return f"`{second.name}` reads its output transposed or in another type"
     for layer in (first, second):
         if layer.source.is_graph_output() or len(list(readers(layer.source))) != 1:
             return f"the weight of `{layer.name}` has other users"

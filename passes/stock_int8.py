@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsify.graph import Linear, add_initializer, graph_of, names, substitute
-from sparsify.lowering import activations_of, bias_nodes, integer_obstacle, named
+from sparsify.lowering import activations_of, bias_nodes, integer_obstacle, named, narrowed
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers.quantize import LEVELS, quantize
 
@@ -109,5 +109,6 @@ def _replace(
     both = named(scales, f"{out}/scales", taken, ir.DataType.FLOAT)
     scaled = ir.node("Mul", [as_float, both], name=name)
     scaled.meta.update(layer.node.meta)
-    new += [product, cast, scales, scaled, *bias_nodes(layer, scaled.outputs[0], taken)]
+    new += [product, cast, scales, scaled, *narrowed(layer, scaled.outputs[0], taken)]
+    new += bias_nodes(layer, new[-1].outputs[0], taken)
     substitute([layer.node], new)

@@ -68,8 +68,8 @@ class TensorSpec:
             return value
         if isinstance(kind := getattr(value, "type", None), str):  # NodeArg
             element = kind.removeprefix("tensor(").removesuffix(")")
-            return cls(value.name, _ONNXRUNTIME_TYPES.get(element, element), tuple(value.shape))
-        dims = None if value.shape is None else tuple(getattr(d, "value", d) for d in value.shape)
+            return cls(value.name, _ONNXRUNTIME_TYPES.get(element, element), tuple(map(_dimension, value.shape)))
+        dims = None if value.shape is None else tuple(map(_dimension, (getattr(d, "value", d) for d in value.shape)))
         if value.dtype is None:
             return cls(value.name, None, dims)
         return cls(value.name, "str" if value.dtype.name == "STRING" else value.dtype.numpy().name, dims)
@@ -82,6 +82,11 @@ class TensorSpec:
 def specs_of(inputs: Iterable[Any]) -> tuple[TensorSpec, ...]:
     """The inputs that a feed must give: those of a session, or of a graph less its initializers."""
     return tuple(TensorSpec.of(i) for i in inputs if not getattr(i, "is_initializer", lambda: False)())
+
+
+def _dimension(size: int | str | None) -> int | str | None:
+    """A dimension of a declared shape; some exporters write -1 for one that is unknown."""
+    return None if isinstance(size, int) and size < 0 else size
 
 
 def load(spec: str | Path) -> list[Feed]:

@@ -4,14 +4,14 @@ A linear layer here is a MatMul or a Gemm whose weight is a constant matrix:
 
     Y [..., N] = alpha * X [..., K] W [K, N] + beta * C
 
-Weights are looked at through Identity and Transpose nodes. Shapes and types are read from tensor
-headers; data is read only by `constant` and `Linear.matrix`, so external data stays on disk.
+Weights are looked at through Identity and Transpose nodes, and through a Cast to fp32. Shapes and types are read from
+tensor headers; data is read only by `constant` and `Linear.matrix`, so external data stays on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 FloatArray = npt.NDArray[np.float32]
+
+HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # fp32 holds what they hold
+_WEIGHTS = (ir.DataType.FLOAT, *HALF)
+# What a Cast to fp32 makes of them is what `Linear.matrix` makes of them.
+_CASTABLE = (*_WEIGHTS, ir.DataType.DOUBLE)
+_SEEN_THROUGH = ("Identity", "Transpose", "Cast")
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,9 @@ class Linear:
         node: the node.
         x: the activations.
         weight: the node's input that is the weight.
-        source: where the data is stored: `weight` itself, or what feeds it through Identity and Transpose.
-        tensor: the stored tensor, [K, N] or, if `transposed`, [N, K].
+        source: where the data is stored: `weight` itself, or what feeds it through Identity, Transpose and Cast.
+        tensor: the stored tensor, [K, N] or, if `transposed`, [N, K]; dimensions of 1 may stand before these.
+        dtype: in which the layer multiplies: FLOAT or one of `HALF`. `tensor` may be of another where a Cast follows.
         transposed: whether stored and used orientation differ.
         transposed_x: whether X is used transposed (Gemm's transA).
         alpha, beta: factors of the product and of the bias; 1 for MatMul.
@@ -54,6 +61,7 @@ class Linear:
     weight: ir.Value
     source: ir.Value
     tensor: ir.TensorProtocol
+    dtype: ir.DataType
     transposed: bool
     transposed_x: bool = False
     alpha: float = 1.0
@@ -71,12 +79,12 @@ class Linear:
     @property
     def shape(self) -> tuple[int, int]:
         """(K, N)."""
-        rows, columns = (int(d) for d in self.tensor.shape.numpy())
+        rows, columns = (int(d) for d in self.tensor.shape.numpy()[-2:])
         return (columns, rows) if self.transposed else (rows, columns)
 
     def matrix(self) -> FloatArray:
         """W float32 [K, N] as the layer uses it, without `alpha`. Reads the data."""
-        stored = np.asarray(self.tensor.numpy(), np.float32)
+        stored = np.asarray(self.tensor.numpy(), np.float32).reshape(self.tensor.shape.numpy()[-2:])
         return stored.T if self.transposed else stored
 
     def bias_vector(self) -> FloatArray | None:
@@ -111,11 +119,10 @@ def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
     """The data of `value` if it is the same in every run; None otherwise, and for overridable initializers."""
     if (found := _stored(value)) is None:
         return None
-    _, tensor, perms = found
-    array = tensor.numpy()
-    for perm in perms:
+    array = found.tensor.numpy()
+    for perm in found.perms:
         array = array.transpose(perm)
-    return array
+    return array if found.dtype is found.tensor.dtype else array.astype(np.float32)
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -125,9 +132,9 @@ def is_constant(value: ir.Value | None) -> bool:
 
 def scalar(value: ir.Value | None) -> float | None:
     """The number in a constant of one element; None for anything else."""
-    if (found := _stored(value)) is None or found[1].size != 1 or found[1].dtype.is_string():
+    if (found := _stored(value)) is None or found.tensor.size != 1 or found.tensor.dtype.is_string():
         return None
-    return float(found[1].numpy().reshape(()))
+    return float(found.tensor.numpy().reshape(()))
 
 
 def rank(value: ir.Value) -> int | None:
@@ -149,20 +156,12 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
         return Unsupported(node, _why_not_constant(x, weight))
     if is_constant(x):
         return Unsupported(node, "both operands are constants: constant folding removes it")
-    source, tensor, perms = found
-    if len(tensor.shape) != 2:
-        return Unsupported(node, f"the weight has rank {len(tensor.shape)}, not 2")
-    if tensor.dtype is not ir.DataType.FLOAT:
-        return Unsupported(node, f"the weight is {tensor.dtype.name}, not FLOAT")
-    if 0 in tensor.shape.numpy():
-        return Unsupported(node, f"the weight is empty: {list(tensor.shape.numpy())}")
-    if tensor.size == 1:
-        return Unsupported(node, "the weight is 1x1: a scalar")
-    if rank(x) == 1:
-        return Unsupported(node, "the activations have rank 1")
-    flipped = sum(tuple(p) == (1, 0) for p in perms) % 2 == 1
+    if reason := _no_matrix(found, x):
+        return Unsupported(node, reason)
+    # Only the last two dimensions are ever exchanged: see `_no_matrix`.
+    flipped = sum(tuple(p) != tuple(range(len(p))) for p in found.perms) % 2 == 1
     if node.op_type == "MatMul":
-        return Linear(node, x, weight, source, tensor, flipped)
+        return Linear(node, x, weight, found.source, found.tensor, found.dtype, flipped)
     attributes = node.attributes
     alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
     bias = node.inputs[2] if len(node.inputs) > 2 and beta != 0 else None
@@ -170,14 +169,35 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
         node,
         x,
         weight,
-        source,
-        tensor,
+        found.source,
+        found.tensor,
+        found.dtype,
         transposed=flipped ^ bool(attributes.get_int("transB", 0)),
         transposed_x=bool(attributes.get_int("transA", 0)),
         alpha=float(alpha),
         beta=float(beta),
         bias=bias,
     )
+
+
+def _no_matrix(found: _Stored, x: ir.Value) -> str:
+    """Why a constant that multiplies `x` from the right is no weight matrix of a kind that can be rewritten."""
+    dims = [int(d) for d in found.tensor.shape.numpy()]
+    axes = list(range(len(dims)))
+    swapped = [*axes[:-2], *reversed(axes[-2:])]
+    if len(dims) < 2 or any(d != 1 for d in dims[:-2]):
+        return f"the weight has rank {len(dims)}, not 2"
+    if len(dims) > 2 and (rank(x) or 0) < len(dims):
+        return f"the weight has rank {len(dims)}, and that of the activations is not known to be as large"
+    if any(list(perm) not in (axes, swapped) for perm in found.perms):
+        return "a Transpose moves other dimensions of the weight than the last two"
+    if found.dtype not in _WEIGHTS:
+        return f"the weight is {found.dtype.name}, not FLOAT"
+    if 0 in dims:
+        return f"the weight is empty: {dims}"
+    if found.tensor.size == 1:
+        return "the weight is 1x1: a scalar"
+    return "the activations have rank 1" if rank(x) == 1 else ""
 
 
 def linear_layers(model: ir.Model) -> list[Linear]:
@@ -187,9 +207,9 @@ def linear_layers(model: ir.Model) -> list[Linear]:
 
 
 def readers(source: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    """The nodes and input positions that read `source`, directly or through Identity and Transpose."""
+    """The nodes and input positions that read `source`, directly or through Identity, Transpose and Cast."""
     for node, index in source.uses():
-        if node.domain == "" and node.op_type in ("Identity", "Transpose") and not node.outputs[0].is_graph_output():
+        if node.domain == "" and node.op_type in _SEEN_THROUGH and not node.outputs[0].is_graph_output():
             yield from readers(node.outputs[0])
         else:
             yield node, index
@@ -291,26 +311,39 @@ def set_weight(layer: Linear, weight: FloatArray, taken: set[str]) -> None:
     set_input(layer.node, 1, add_initializer(graph_of(layer.node), stored, stem, taken))
 
 
-def _stored(value: ir.Value | None) -> tuple[ir.Value, ir.TensorProtocol, list[tuple[int, ...]]] | None:
-    """Where a constant is stored, its tensor, and the permutations between there and `value`, in order."""
+@dataclass(frozen=True)
+class _Stored:
+    """Where a constant is stored, the permutations between there and its use, in order, and the type it is used in."""
+
+    source: ir.Value
+    tensor: ir.TensorProtocol
+    dtype: ir.DataType
+    perms: tuple[tuple[int, ...], ...] = ()
+
+
+def _stored(value: ir.Value | None) -> _Stored | None:
+    """How the constant `value` is stored; None if it is none."""
     if value is None or value.is_graph_input():
         return None
     node = value.producer()
     if node is None:
         tensor = value.const_value if value.is_initializer() else None
-        return None if tensor is None else (value, tensor, [])
+        return None if tensor is None else _Stored(value, tensor, tensor.dtype)
     if node.domain != "":
         return None
     if node.op_type == "Constant":
         tensor = _constant_attribute(node)
-        return None if tensor is None else (value, tensor, [])
-    if node.op_type not in ("Identity", "Transpose") or (found := _stored(node.inputs[0])) is None:
+        return None if tensor is None else _Stored(value, tensor, tensor.dtype)
+    if node.op_type not in _SEEN_THROUGH or (found := _stored(node.inputs[0])) is None:
         return None
-    source, tensor, perms = found
     if node.op_type == "Identity":
         return found
-    default = tuple(reversed(range(len(tensor.shape))))
-    return source, tensor, [*perms, tuple(node.attributes.get_ints("perm", default))]
+    if node.op_type == "Cast":
+        to = ir.DataType(node.attributes.get_int("to", 0))
+        widens = to is ir.DataType.FLOAT and found.dtype in _CASTABLE
+        return replace(found, dtype=to) if widens or to is found.dtype else None
+    default = tuple(reversed(range(len(found.tensor.shape))))
+    return replace(found, perms=(*found.perms, tuple(node.attributes.get_ints("perm", default))))
 
 
 def _constant_attribute(node: ir.Node) -> ir.TensorProtocol | None:

@@ -3,7 +3,8 @@
     alpha * X W + beta * C   ->   Operator(X, positions..., values, shape, [scale,] bias)
 
 alpha goes into the values. beta * C goes into the bias where C is constant and the same for every row;
-any other C is added afterwards. A transposed X is transposed by a node of its own. Layers that share a
+any other C is added afterwards. A transposed X is transposed by a node of its own. Layers in half precision are cast
+to fp32 and back: they are computed more exactly than they were. Layers that share a
 weight share its encoding.
 """
 
@@ -19,7 +20,18 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import formats, ops
-from sparsify.graph import FloatArray, Linear, add_initializer, constant, fresh_name, graph_of, names, opset, substitute
+from sparsify.graph import (
+    HALF,
+    FloatArray,
+    Linear,
+    add_initializer,
+    constant,
+    fresh_name,
+    graph_of,
+    names,
+    opset,
+    substitute,
+)
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers.quantize import LEVELS
 
@@ -157,6 +169,7 @@ def _replace(
     new.append(ir.Node(ops.DOMAIN, operator.name, [x, *_inputs(scope, layer, arrays)], name=layer.name))
     new[-1].meta.update(layer.node.meta)
     new[-1].metadata_props.update(layer.node.metadata_props)
+    new += narrowed(layer, new[-1].outputs[0], scope.taken)
     if add_bias:
         new += bias_nodes(layer, new[-1].outputs[0], scope.taken)
     substitute([layer.node], new)
@@ -185,12 +198,23 @@ def integer_obstacle(weight: FloatArray) -> str:
 
 
 def activations_of(layer: Linear, taken: set[str]) -> tuple[ir.Value, list[ir.Node]]:
-    """X [..., K] of `layer` in the orientation in which it is multiplied, and the nodes that bring it there."""
-    if not layer.transposed_x:
-        return layer.x, []
-    transpose = ir.node("Transpose", [layer.x], {"perm": [1, 0]}, name=f"{layer.name}/transpose")
-    x = named(transpose, f"{layer.output.name}/x_transposed", taken, layer.x.dtype)
-    return x, [transpose]
+    """X [..., K] of `layer` in fp32 and as it is multiplied, and the nodes that bring it there."""
+    x, nodes, stem = layer.x, [], layer.output.name
+    if layer.dtype in HALF:
+        nodes.append(ir.node("Cast", [x], {"to": ir.DataType.FLOAT}, name=f"{layer.name}/widen"))
+        x = named(nodes[-1], f"{stem}/x_wide", taken, ir.DataType.FLOAT)
+    if layer.transposed_x:
+        nodes.append(ir.node("Transpose", [x], {"perm": [1, 0]}, name=f"{layer.name}/transpose"))
+        x = named(nodes[-1], f"{stem}/x_transposed", taken, x.dtype)
+    return x, nodes
+
+
+def narrowed(layer: Linear, product: ir.Value, taken: set[str]) -> list[ir.Node]:
+    """The node that brings an fp32 product back to the type of a layer in half precision; none for others."""
+    if layer.dtype not in HALF:
+        return []
+    named(product, f"{layer.output.name}/wide", taken, ir.DataType.FLOAT)
+    return [ir.node("Cast", [product], {"to": layer.dtype}, name=f"{layer.name}/narrow")]
 
 
 def bias_nodes(layer: Linear, product: ir.Value, taken: set[str]) -> list[ir.Node]:
@@ -204,9 +228,9 @@ def bias_nodes(layer: Linear, product: ir.Value, taken: set[str]) -> list[ir.Nod
     product.shape = layer.output.shape
     c, graph, nodes = layer.bias, graph_of(layer.node), []
     if layer.beta != 1 and (known := constant(c)) is not None:
-        c = add_initializer(graph, np.float32(layer.beta) * known, f"{c.name}.scaled", taken)
+        c = add_initializer(graph, (np.float32(layer.beta) * known).astype(known.dtype), f"{c.name}.scaled", taken)
     elif layer.beta != 1:
-        beta = add_initializer(graph, np.array(layer.beta, np.float32), f"{layer.output.name}/beta", taken)
+        beta = add_initializer(graph, np.array(layer.beta, layer.dtype.numpy()), f"{layer.output.name}/beta", taken)
         nodes.append(ir.node("Mul", [c, beta], name=f"{layer.name}/scale"))
         c = named(nodes[0], f"{layer.output.name}/scaled", taken, layer.output.dtype)
     return [*nodes, ir.node("Add", [product, c], name=f"{layer.name}/add")]

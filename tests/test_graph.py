@@ -43,7 +43,7 @@ def test_finds_the_constant_weight(body, transposed):
         ("y = MatMul(w, x)", "float[4,4] w", "float[4,N] x", "on the left"),
         ("y = MatMul(x, w)", "float[2,4,3] w", "float[2,M,4] x", "rank 3"),
         ("y = MatMul(x, w)", "float[4] w", "float[M,4] x", "rank 1"),
-        ("y = MatMul(x, w)", "float16[4,3] w", "float16[M,4] x", "FLOAT16"),
+        ("y = MatMul(x, w)", "double[4,3] w", "double[M,4] x", "DOUBLE"),
         ("y = MatMul(x, w)", "float[0,3] w", "float[M,0] x", "empty"),
         ("y = MatMul(x, w)", "float[1,1] w", "float[M,1] x", "scalar"),
         ("y = MatMul(x, w)", "float[4,3] w", "float[4] x", "activations have rank 1"),
@@ -59,7 +59,7 @@ def test_says_why_it_is_no_linear_layer(body, inits, x, reason):
     model = model_of(body, "", x)
     for name, kind in names.items():
         shape = [int(d) for d in kind[kind.index("[") + 1 : -1].split(",")]
-        array = np.ones(shape, np.float16 if "16" in kind else np.float32)
+        array = np.ones(shape, np.float64 if "double" in kind else np.float32)
         value = next((v for v in model.graph.inputs if v.name == name), None)
         users = [(n, i) for n in model.graph for i, v in enumerate(n.inputs) if v is not None and v.name == name]
         if value is None:
