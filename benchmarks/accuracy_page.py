@@ -1,0 +1,105 @@
+"""docs/accuracy.md from what `benchmarks.accuracy` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.tasks import Task
+
+Row = Mapping[str, Any]
+
+ZEROS = {"32:64": "50 %", "24:64": "62.5 %", "16:64": "75 %", "8:64": "87.5 %"}
+METHODS = {
+    "magnitude": "magnitude",
+    "wanda": "Wanda",
+    "obs": "SparseGPT (`obs`)",
+    "auto": "`auto`",
+    "uneven": "`auto`, uneven",
+}
+
+
+def page(tasks: Mapping[str, Task], rows: Iterable[str], known: Mapping[str, Row]) -> str:
+    """The whole page; rows that were not measured are named below each table."""
+    names = [*rows]
+    places = "; ".join(dict.fromkeys(row["place"] for row in known.values()))
+    parts = [_HEAD.format(place=places or "nothing yet")]
+    for key, task in tasks.items():
+        own = [name.split(" ", 1)[1] for name in names if name.startswith(f"{key} ")]
+        parts.append(_task(task, own, {row: known[f"{key} {row}"] for row in own if f"{key} {row}" in known}))
+    return "\n".join([*parts, _MISSING])
+
+
+def _task(task: Task, rows: Iterable[str], known: Mapping[str, Row]) -> str:
+    figures = [heading for heading, _ in task.columns.values()]
+    lines = [f"## {task.title}", "", task.about, ""]
+    lines.append(f"| weights | method | {' | '.join(figures)} | layer error | CPU time | wall time | peak memory |")
+    lines.append("|---|---|" + "--:|" * (len(figures) + 4))
+    lines += [_line(task, row, known[row]) for row in rows if row in known]
+    missing = [row for row in rows if row not in known]
+    if missing:
+        lines += ["", f"Not measured: {', '.join(missing)}."]
+    return "\n".join([*lines, "", *_layers(known), ""])
+
+
+def _line(task: Task, name: str, row: Row) -> str:
+    weights, method = _named(name, row, int8=task.int8)
+    figures = [format(row[key], spec) for key, (_, spec) in task.columns.items()]
+    error = "" if row.get("layer_error") is None else f"{row['layer_error']:.4f}"
+    wall = f"{row['seconds']:.0f} s{'' if row['load'] <= 1 else ' (busy)'}"
+    cost = (
+        ["", "", ""]
+        if name == "fp32"
+        else [f"{row['cpu_seconds']:.0f} s", wall, f"{row['peak_bytes'] / 2**20:.0f} MiB"]
+    )
+    return f"| {weights} | {method} | {' | '.join([*figures, error, *cost])} |"
+
+
+def _named(name: str, row: Row, *, int8: bool) -> tuple[str, str]:
+    """What the weights are, and by what they became that."""
+    if name in ("fp32", "int8"):
+        return f"dense, {name}", ""
+    if name.startswith("onnxsim"):
+        _, method, zeros = name.split(" ")
+        return f"{zeros.replace('%', ' %')} zeros, unstructured, fp32", f"onnxsim 0.8.1 {method}"
+    level, method = name.split(" ")
+    got = f" ({row['sparsity']:.1%} reached)" if method == "uneven" and row.get("sparsity") else ""
+    pattern = "N:64" if method == "uneven" else level
+    return f"{ZEROS[level]} zeros{got}, {pattern}, {'int8' if int8 else 'fp32'}", METHODS[method]
+
+
+def _layers(known: Mapping[str, Row]) -> list[str]:
+    """On how many layers `auto` displaced less than our own SparseGPT."""
+    lines = []
+    for level in ZEROS:
+        own, other = (known.get(f"{level} {method}", {}).get("layer_errors") for method in ("auto", "obs"))
+        if own and other:
+            worse = [layer for layer in own if own[layer] >= other[layer]]
+            named = f"; not on {', '.join(f'`{layer}`' for layer in worse)}" if worse else ""
+            better = f"{len(own) - len(worse)} of {len(own)}"
+            lines.append(
+                f"At {level} the layer error of `auto`, int8 in it, is below that of `obs` on {better} layers{named}."
+            )
+    return lines
+
+
+_HEAD = """# What pruning costs in accuracy
+
+Written by `python -m benchmarks.accuracy`; do not edit.
+
+All linear layers, in one shot: no training, no labels. What calibrates is never what judges.
+
+* `auto` prunes and rounds to int8 in one; the other methods prune and `sparse-int8` rounds after them. `uneven` gives
+  each layer its own N:64 by measured sensitivity, for the same average.
+* layer error: mean over the layers of the share of the outputs' energy that pruning displaced, for the inputs that
+  the layers pruned before gave; before int8 for all but `auto`.
+* CPU time of the process, both cores together: calibrating, pruning, encoding and verifying; wall time the same on the
+  clock, (busy) where the machine did other work; peak memory: of the process, the model in it.
+
+Measured on: {place}.
+"""
+
+_MISSING = """## Not measured
+
+ViT-S, PP-OCRv6 and SmolLM2 are not in the report yet.
+"""

@@ -1,0 +1,82 @@
+"""What docs/accuracy.md measures: a model, what calibrates it, and what its answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from benchmarks import newsgroups
+from models.bert import minilm_l6
+from sparsify.runtime import Session
+
+Feed = dict[str, npt.NDArray[Any]]
+Answers = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model and one job.
+
+    Attributes:
+        title: heading on the page.
+        about: paragraph below it: data, metrics, their errors.
+        model: where the .onnx file is.
+        calibration: feeds to learn from; none of them is judged.
+        answer: what the model says to the test data, as arrays that np.savez takes.
+        score: figures by name for (answers of the fp32 model, answers), in the order of `columns`.
+        columns: name of a figure -> (heading, format).
+        layers: linear layers that must all be changed, so that no row is better for having done less.
+        levels: N:64 patterns that are measured.
+        int8: whether rounding to int8 is measured as well; if not, layers stay fp32.
+    """
+
+    title: str
+    about: str
+    model: Callable[[], Path]
+    calibration: Callable[[], list[Feed]]
+    answer: Callable[[Session], Answers]
+    score: Callable[[Answers, Answers], dict[str, float]]
+    columns: Mapping[str, tuple[str, str]]
+    layers: int
+    levels: tuple[str, ...] = ("32:64", "24:64", "16:64", "8:64")
+    int8: bool = True
+
+
+def _classified(session: Session) -> Answers:
+    found = newsgroups.classify(session)
+    return {"vectors": found.vectors, "predicted": found.predicted}
+
+
+def _scored(base: Answers, other: Answers) -> dict[str, float]:
+    found = newsgroups.score(newsgroups.Embedded(**base), newsgroups.Embedded(**other))
+    return {"accuracy": found.accuracy, "flips": found.flips, "cosine": found.cosine, "worst": found.worst}
+
+
+TASKS = {
+    "minilm": Task(
+        title="all-MiniLM-L6-v2: sentence embeddings, 20 Newsgroups",
+        about=f"""160 posts of 20 Newsgroups calibrate, in up to {newsgroups.WINDOWS} windows of 64 word pieces each;
+600 posts of the test half are put to the nearest of twenty centroids.
+
+* accuracy: share of posts put into the right group. With 600 posts its standard error is .019: differences below .04
+  between two rows say little.
+* flips: share of posts that the fp32 model puts into another group. cosine: to the fp32 embedding, mean and worst.
+* Three settings of `auto` (`correction`, the steps of rho, the number of windows) were chosen by layer errors and by
+  the cosine of some of these test posts, never by accuracy: the cosines of `auto` may flatter it a little.""",
+        model=minilm_l6,
+        calibration=newsgroups.calibration,
+        answer=_classified,
+        score=_scored,
+        columns={
+            "accuracy": ("accuracy", ".3f"),
+            "flips": ("flips", ".1%"),
+            "cosine": ("cosine", ".4f"),
+            "worst": ("worst", ".3f"),
+        },
+        layers=36,
+    ),
+}
