@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from sparsify.machine import machine
 from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias
+from sparsify.resume import Saved
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.sensitivity import Goal
 from sparsify.solvers import admm, magnitude, obs, wanda
@@ -30,6 +32,15 @@ _HALF = Pattern(32, 64)
 _FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
 
 _Outcome = tuple[str, dict[str, Any]]  # what was done, with facts
+
+
+@dataclass
+class _Work:
+    """One run of the pass: who knows the data, what each weight is to become, and what was done or why nothing was."""
+
+    learner: Learner | None = None
+    goals: Mapping[ir.Value, Goal] = field(default_factory=dict)
+    done: dict[ir.Value, _Outcome | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,49 +165,79 @@ class Prune(Pass):
         self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed] | None, memory: int
     ) -> dict[ir.Value, _Outcome | str]:
         """Prune the weights of `linear`; what was done to each, or why nothing was."""
-        goals = self._goals(model, linear, feeds, memory) if feeds and self.uneven else {}
-        learner = Learner(model, feeds, memory=memory) if feeds else None
-        done: dict[ir.Value, _Outcome | str] = {}
-        try:
+        if not feeds:
+            work = _Work()
             for group in groups(model, linear):
-                self._prune_group(group, learner, goals, done)
-        finally:
-            if learner is not None:
-                learner.close()
-        return done
+                self._prune_group(group, self._wanted(group, work), work)
+            return work.done
+        saved = Saved.of(self, model, feeds)
+        goals = self._goals(model, linear, feeds, memory, saved) if self.uneven else {}
+        with contextlib.closing(Learner(model, feeds, memory=memory)) as learner:
+            work = _Work(learner, goals)
+            for number, group in enumerate(groups(model, linear)):
+                self._prune_or_resume(group, work, saved, str(number))
+        saved.clear()
+        return work.done
 
     def _goals(
-        self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed], memory: int
+        self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed], memory: int, saved: Saved
     ) -> dict[ir.Value, Goal]:
         """What each weight is pruned to, by measured sensitivities; those that are not in it get what all get."""
+        by_name = {str(layer.source.name): layer.source for layer in linear}
+        if (kept := saved.load("goals")) is not None:
+            return {by_name[name]: (Pattern.parse(text), s) for name, (text, s) in kept[1].items()}
         even = (self.pattern, self.target)
         able = [x for x in linear if not (self._obstacle(x) or self._pointless(x.matrix(), *even))]
         found = sensitivity.measure(model, able, feeds, sensitivity.tried(even), memory=memory)
-        return sensitivity.plan(found, even, self.drift or math.inf)
+        goals = sensitivity.plan(found, even, self.drift or math.inf)
+        saved.save("goals", {}, {str(source.name): (str(pattern), s) for source, (pattern, s) in goals.items()})
+        return goals
 
-    def _prune_group(
-        self,
-        group: Sequence[Linear],
-        learner: Learner | None,
-        goals: Mapping[ir.Value, Goal],
-        done: dict[ir.Value, _Outcome | str],
-    ) -> None:
-        """Prune the layers of `group` whose weights are not in `done` yet, and put there what was done or why not."""
-        wanted: dict[ir.Value, Linear] = {}
-        for layer in group:
-            if layer.source not in done and layer.source not in wanted:
-                goal = goals.get(layer.source, (self.pattern, self.target))
-                if reason := self._obstacle(layer) or self._pointless(layer.matrix(), *goal):
-                    done[layer.source] = reason
-                else:
-                    wanted[layer.source] = layer
+    def _prune_or_resume(self, group: Sequence[Linear], work: _Work, saved: Saved, step: str) -> None:
+        """Prune the layers of `group`, or make them what a run that was interrupted had made of them."""
+        wanted = self._wanted(group, work)
         if not wanted:
             return
-        statistics = learner.statistics(group, [*wanted.values()]) if learner is not None else {}
+        if (kept := saved.load(step)) is not None:
+            arrays, outcomes = kept
+            if work.learner is not None:
+                work.learner.skip(group, [*wanted.values()])
+            for source, layer in wanted.items():
+                weight = arrays[f"{source.name} weight"]
+                _store(layer, weight.T if layer.transposed else weight)
+                if (bias := bias_of(layer)) is not None:
+                    bias.const_value = ir.tensor(arrays[f"{source.name} bias"], name=bias.name)
+                outcome = outcomes[str(source.name)]
+                work.done[source] = outcome if isinstance(outcome, str) else (outcome[0], outcome[1])
+            return
+        self._prune_group(group, wanted, work)
+        changed: dict[str, Any] = {}
+        for source, layer in wanted.items():
+            changed[f"{source.name} weight"] = _data(layer.source)
+            if (bias := bias_of(layer)) is not None:
+                changed[f"{source.name} bias"] = _data(bias)
+        saved.save(step, changed, {str(source.name): work.done[source] for source in wanted})
+
+    def _wanted(self, group: Sequence[Linear], work: _Work) -> dict[ir.Value, Linear]:
+        """The weights of `group` that are to be pruned now; why others are not is put into `work.done`."""
+        wanted: dict[ir.Value, Linear] = {}
+        for layer in group:
+            if layer.source not in work.done and layer.source not in wanted:
+                if reason := self._obstacle(layer) or self._pointless(layer.matrix(), *self._goal(layer.source, work)):
+                    work.done[layer.source] = reason
+                else:
+                    wanted[layer.source] = layer
+        return wanted
+
+    def _prune_group(self, group: Sequence[Linear], wanted: Mapping[ir.Value, Linear], work: _Work) -> None:
+        """Prune the `wanted` weights of `group`."""
+        statistics = {} if work.learner is None else work.learner.statistics(group, [*wanted.values()])
         factors: dict[tuple[int, bool], admm.Factors] = {}
         for source, layer in wanted.items():
-            goal = goals.get(source, (self.pattern, self.target))
-            done[source] = self._prune(layer, goal, statistics.get(source), factors)
+            work.done[source] = self._prune(layer, self._goal(source, work), statistics.get(source), factors)
+
+    def _goal(self, source: ir.Value, work: _Work) -> Goal:
+        return work.goals.get(source, (self.pattern, self.target))
 
     def _pointless(self, weight: FloatArray, pattern: Pattern, sparsity: float) -> str:
         """Why there is nothing to do for W [K, N]; empty if there is."""
@@ -281,6 +322,11 @@ class Prune(Pass):
 def _energy(weight: FloatArray) -> float:
     """Sum of squares, in float64."""
     return float(np.square(weight, dtype=np.float64).sum())
+
+
+def _data(value: ir.Value) -> FloatArray:
+    assert value.const_value is not None  # of a layer's weight or bias
+    return value.const_value.numpy()
 
 
 def _store(layer: Linear, weight: FloatArray) -> None:

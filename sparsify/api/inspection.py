@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsify import graph, modelio, ops
-from sparsify.api import facts, intake
-from sparsify.api.samples import synthesise
-from sparsify.errors import InputError
+from sparsify.api import facts, intake, sensitivities
+from sparsify.api.samples import DataSource, read, synthesise
+from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
 from sparsify.pipeline import Pipeline, levels, nodes
@@ -20,21 +20,35 @@ TRIED = {"o2": 2, "o3": 3}  # levels whose gain is measured
 
 
 def inspect(
-    model: Source, *, threads: int | None = None, rows: int | None = None, progress: Progress | None = None
+    model: Source,
+    data: DataSource | None = None,
+    *,
+    sensitivity: bool = False,
+    memory: int | None = None,
+    threads: int | None = None,
+    rows: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What in `model` is prunable, what already is sparse, and what -O2 and -O3 would gain, measured layer by layer.
 
     Args:
         model: as in `optimize`; never changed.
+        data: as in `optimize`; only `sensitivity` looks at it.
+        sensitivity: also prune each layer alone and measure how far the whole model drifts.
+        memory: MiB that `sensitivity` may keep; a quarter of the machine's if not given.
         threads: that the model will run on; one for each physical core if not given.
         rows: that linear layers will see; those of the model's own shapes, or a usual number, if not given.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
-        InputError: a model that cannot be used.
+        UsageError: `sensitivity` without data.
+        InputError: a model or data that cannot be used.
     """
+    if sensitivity and data is None:
+        raise UsageError("drift can only be measured on data", where="--sensitivity", hint="give samples with --data")
     threads = threads or default_threads()
     base = intake.load(model)
+    samples = read(data, base) if sensitivity and data is not None else []
     tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
     layers = {layer.name: layer for layer in graph.linear_layers(base)}
@@ -53,6 +67,8 @@ def inspect(
         "model": _facts(base, model),
         "nodes": table,
     }
+    if samples:
+        report["sensitivity"] = sensitivities.measure(base, samples, memory=memory, threads=threads, progress=progress)
     return dict(facts.finite(report))
 
 

@@ -73,6 +73,7 @@ def optimize(
     target: str = "portable",
     threads: int | None = None,
     rows: int | None = None,
+    memory: int | None = None,
     seed: int = 0,
     dump_after: tuple[str, str | Path] | None = None,
     progress: Progress | None = None,
@@ -89,6 +90,7 @@ def optimize(
         target: "portable" or "stock".
         threads: that the model will run on; one for each physical core if not given.
         rows: that linear layers will see; those seen in the data if not given.
+        memory: MiB to keep while learning from data, more goes to disk; a quarter of the machine's if not given.
         seed: of everything random.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
         progress: called with (steps done, steps in all, what is under way).
@@ -101,7 +103,7 @@ def optimize(
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
     threads = threads or default_threads()
-    pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows)
+    pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
     base = intake.load(model)
     samples = None if data is None else read(data, base)
     calibration, held_out, note = _divide(samples or [], seed, base)
@@ -163,18 +165,17 @@ def _pipeline(
     target: str,
     *,
     has_data: bool,
-    threads: int,
-    rows: int | None,
+    **settings: int | None,
 ) -> Pipeline:
     if passes is not None and number is not None:
         raise UsageError("a level and a pipeline exclude each other", where="--passes", hint="leave one of them out")
     if passes is None:
         default = LEVEL_WITH_DATA if has_data else DEFAULT_LEVEL
-        chosen = levels.level(default if number is None else number, target, threads=threads, rows=rows)
+        chosen = levels.level(default if number is None else number, target, **settings)
     else:
         levels.check_target(target)
         given = parse(passes) if isinstance(passes, str) else tuple(passes)
-        chosen = levels.with_settings(given, threads=threads, rows=rows)
+        chosen = levels.with_settings(given, **settings)
     return Pipeline(chosen)
 
 

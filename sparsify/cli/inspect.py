@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from sparsify.cli import options, talk
 
 
 def run(
     model: options.Model,
+    sensitivity: Annotated[
+        bool,
+        typer.Option("--sensitivity", help="Prune each layer alone, measure how far the model drifts; needs --data."),
+    ] = False,
+    data: options.Data = None,
+    memory: options.Memory = None,
     threads: options.Threads = None,
     rows: options.Rows = None,
     reports: options.Reports = None,
@@ -17,5 +27,13 @@ def run(
 
     talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
-        found = api.inspect(model, threads=threads, rows=rows, progress=listener)
+        found = api.inspect(
+            model,
+            data,
+            sensitivity=sensitivity,
+            memory=memory,
+            threads=threads,
+            rows=rows,
+            progress=listener,
+        )
     talk.deliver(found, reports)

@@ -37,5 +37,15 @@ Rows = Annotated[
     int | None,
     typer.Option("--rows", metavar="M", min=1, help="Rows that linear layers will see.", show_default=False),
 ]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        metavar="MIB",
+        min=1,
+        help="MiB to keep while learning from data; a quarter of the machine's if not given.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]

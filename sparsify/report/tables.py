@@ -221,6 +221,28 @@ def _inspect(report: Report) -> Iterator[Table]:
         ("node", ">K x N", ">rows", ">zeros", ">pattern", ">dense", ">-O2", ">-O3", "note"),
         tuple(layers),
     )
+    yield from _sensitivity(report.get("sensitivity") or [])
+
+
+def _sensitivity(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """How far the model drifts when one layer alone is pruned, and a bar for it: each block doubles the drift."""
+    if not found:
+        return
+    prefix = _common_folder([row["name"] for row in found])
+    least = min((d for row in found for d in row["drifts"] if d > 0), default=1.0)
+    rows = [
+        (
+            row["name"].removeprefix(prefix),
+            units.shape(row["shape"]),
+            *(f"{drift:.2g}" for drift in row["drifts"]),
+            units.doublings(row["drifts"][0], least),
+        )
+        for row in found
+    ]
+    sparsities = [units.share(s) for s in found[0]["sparsities"]]
+    start = f"; names start with {prefix}" if prefix else ""
+    columns = ("layer", ">K x N", *(f">{s} zeros" for s in sparsities), f"at {sparsities[0]}, a block doubles it")
+    yield Table(f"Sensitivity: relative squared error of the outputs, one layer pruned{start}", columns, tuple(rows))
 
 
 def _facts(report: Report) -> Iterator[Table]:

@@ -58,3 +58,10 @@ def digits(value: float) -> str:
 def count(number: int | None, thing: str) -> str:
     """`1 thread`, `2 threads`; nothing when there is no number."""
     return "" if number is None else f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def doublings(value: float, least: float) -> str:
+    """A bar that is one block longer for each time that `value` is twice as large; one block at `least`."""
+    if not value > 0 or not math.isfinite(value):
+        return ""
+    return "█" * (1 + max(0, round(math.log2(value / least))))

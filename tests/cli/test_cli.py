@@ -235,6 +235,7 @@ def _different_inputs(folder: Path) -> list[object]:
 
 MISUSE: dict[str, tuple[int, Callable[[Path], list[object]], str]] = {
     "not ONNX": (3, _not_onnx, "not an ONNX model"),
+    "sensitivity without data": (2, lambda f: ["inspect", f / "model.onnx", "--sensitivity"], "--data"),
     "no such file": (3, lambda f: ["inspect", f / "absent.onnx"], "no such file"),
     "missing data key": (3, _missing_key, "input `x` is missing"),
     "wrong dtype": (3, _wrong_dtype, "input `x` is float64"),
@@ -340,6 +341,18 @@ class TestOtherCommands:
         assert all(row["dense_ms"] > 0 for row in rows)
         # A gain is told of what would be rewritten, and a reason of what would be left.
         assert all(bool(row["speedup_o2"] and row["speedup_o3"]) != bool(row["note"]) for row in rows)
+
+    def test_inspect_tells_what_the_model_would_miss(self, run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+        report = tmp_path / "r.json"
+        status, out, _ = run(
+            "inspect", model, "--sensitivity", "--data", data, "--memory", 1, "--threads", 1, "--report", report
+        )
+        assert status == 0
+        assert "Sensitivity" in out
+        assert "█" in out
+        rows = json.loads(report.read_text())["sensitivity"]
+        assert all(row["sparsities"] == [0.5, 0.75, 0.875] for row in rows)
+        assert all(0 < row["drifts"][0] < row["drifts"][-1] for row in rows)
 
     def test_bench(self, run: Run, model: Path, data: Path, tmp_path: Path) -> None:
         status, out, _ = run("bench", model, model, "--data", data, "--threads", 1, "--report", tmp_path / "r.json")
