@@ -25,9 +25,6 @@ _RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
-# What a step does, the pass that does it, and why it must be left out, if so.
-_Step: TypeAlias = tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]
-
 # What it does, the pass that does it, and why it must be left out, if it must.
 _Step: TypeAlias = tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]
 

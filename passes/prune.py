@@ -17,7 +17,7 @@ from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import machine
 from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
-from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias
+from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias, stored
 from sparsify.resume import Saved
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.sensitivity import Goal
@@ -203,8 +203,7 @@ class Prune(Pass):
             if work.learner is not None:
                 work.learner.skip(group, [*wanted.values()])
             for source, layer in wanted.items():
-                weight = arrays[f"{source.name} weight"]
-                _store(layer, weight.T if layer.transposed else weight)
+                _store(layer, arrays[f"{source.name} weight"])
                 if (bias := bias_of(layer)) is not None:
                     bias.const_value = ir.tensor(arrays[f"{source.name} bias"], name=bias.name)
                 outcome = outcomes[str(source.name)]
@@ -213,9 +212,12 @@ class Prune(Pass):
         self._prune_group(group, wanted, work)
         changed: dict[str, Any] = {}
         for source, layer in wanted.items():
-            changed[f"{source.name} weight"] = _data(layer.source)
+            now = find_linear(layer.node)
+            assert isinstance(now, Linear)
+            changed[f"{source.name} weight"] = now.matrix()
             if (bias := bias_of(layer)) is not None:
-                changed[f"{source.name} bias"] = _data(bias)
+                assert bias.const_value is not None  # see `bias_of`
+                changed[f"{source.name} bias"] = bias.const_value.numpy()
         saved.save(step, changed, {str(source.name): work.done[source] for source in wanted})
 
     def _wanted(self, group: Sequence[Linear], work: _Work) -> dict[ir.Value, Linear]:
@@ -324,16 +326,9 @@ def _energy(weight: FloatArray) -> float:
     return float(np.square(weight, dtype=np.float64).sum())
 
 
-def _data(value: ir.Value) -> FloatArray:
-    assert value.const_value is not None  # of a layer's weight or bias
-    return value.const_value.numpy()
-
-
 def _store(layer: Linear, weight: FloatArray) -> None:
     """Put W [K, N] where the weight of `layer` is stored, in the orientation and type in which it is stored."""
-    oriented = weight.T if layer.transposed else weight
-    stored = np.ascontiguousarray(oriented.astype(layer.tensor.dtype.numpy())).reshape(layer.tensor.shape.numpy())
-    tensor = ir.tensor(stored, name=layer.tensor.name)
+    tensor = ir.tensor(stored(layer, weight), name=layer.tensor.name)
     layer.source.const_value = tensor  # of a Constant node it is a copy that other passes may look at
     if (node := layer.source.producer()) is not None:
         node.attributes["value"] = ir.AttrTensor("value", tensor)

@@ -151,6 +151,12 @@ class Learner:
         return found if np.trace(found.moment) > 0 else None
 
 
+def stored(layer: Linear, weight: FloatArray) -> npt.NDArray[Any]:
+    """W [K, N] in the orientation, the shape and the type in which the weight of `layer` is stored."""
+    oriented = weight.T if layer.transposed else weight
+    return np.ascontiguousarray(oriented.astype(layer.tensor.dtype.numpy())).reshape(layer.tensor.shape.numpy())
+
+
 def bias_of(layer: Linear) -> ir.Value | None:
     """The constant [N] that is added to the layer's output, if it may change: nobody else reads it."""
     if layer.alpha != 1:

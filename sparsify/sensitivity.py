@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,10 @@ import onnx_ir as ir
 from sparsify import runtime
 from sparsify.graph import Linear, find_linear, readers
 from sparsify.patterns import Pattern
+from sparsify.pruning import Feed, stored
 from sparsify.solvers import admm, magnitude
 from sparsify.solvers.allocate import Curve, allocate
 
-Feed = Mapping[str, npt.NDArray[Any]]
 Goal = tuple[Pattern, float]  # a pattern, and the share of zeros it is to have
 
 PROBES = 3  # feeds that the drift is measured on; a quarter of them at most
@@ -190,7 +189,6 @@ def _sensitivity(
             _, pruned = magnitude.prune(weight, pattern, sparsity)
         else:
             _, pruned = admm.prune(weight, factors, pattern, sparsity, quick=True)
-        stored = np.ascontiguousarray(pruned.T if users[0].transposed else pruned)
-        drifts.append(trials.drift({str(source.name): stored}))
+        drifts.append(trials.drift({str(source.name): stored(users[0], pruned)}))
     curve = Curve(weight.size, tuple(s for _, s in goals), tuple(drifts))
     return Sensitivity(source, tuple(user.name for user in users), users[0].shape, curve)

@@ -57,7 +57,7 @@ class Trials:
         self._names = [o.name for o in self._session.get_outputs() if o.type == "tensor(float)"]
         self._base = [self._run(inputs, {}) for _, inputs in self._feeds]
 
-    def drift(self, changes: Mapping[str, npt.NDArray[np.float32]]) -> float:
+    def drift(self, changes: Mapping[str, npt.NDArray[Any]]) -> float:
         """||y' - y||^2 / ||y||^2 with weights `changes` by name, as stored; the mean over the float outputs.
 
         Rows that a feed's mask calls padding do not count, nor do those where y is not finite. 0 without float outputs.
