@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(shell find sparsify/kernels -name '*.cc' -o -name '*
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench wheel clean
+.PHONY: help demo test test-all lint format bench fuzz-native wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ format: $(READY) ## let ruff lay out the code
 
 bench: $(READY) ## MiniLM against onnxruntime's fp32 and dynamic int8; exits 1 when a target is missed
 	@$(BIN)/python -m benchmarks.minilm
+
+fuzz-native: $(READY) ## fuzz the operators' packed inputs under sanitizers, RUNS=1000000 times; needs clang
+	@PATH=$(abspath $(BIN)):$$PATH sh tests/kernels/run_fuzz.sh build/fuzz $(or $(RUNS),1000000)
 
 wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import sensitivity
+from sparsify import sensitivity, storage
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import machine
@@ -328,7 +328,7 @@ def _energy(weight: FloatArray) -> float:
 
 def _store(layer: Linear, weight: FloatArray) -> None:
     """Put W [K, N] where the weight of `layer` is stored, in the orientation and type in which it is stored."""
-    tensor = ir.tensor(stored(layer, weight), name=layer.tensor.name)
+    tensor = storage.tensor(stored(layer, weight), str(layer.tensor.name), layer.node.graph)
     layer.source.const_value = tensor  # of a Constant node it is a copy that other passes may look at
     if (node := layer.source.producer()) is not None:
         node.attributes["value"] = ir.AttrTensor("value", tensor)

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from sparsify import storage
+
 FloatArray = npt.NDArray[np.float32]
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # fp32 holds what they hold
@@ -252,7 +254,7 @@ def fresh_name(taken: set[str] | ir.Graph, stem: str) -> str:
 
 def add_initializer(graph: ir.Graph, array: npt.NDArray[Any], stem: str, taken: set[str]) -> ir.Value:
     """A new initializer of `graph` that holds `array`, named after `stem`."""
-    tensor = ir.tensor(np.ascontiguousarray(array) if array.ndim else array, name=fresh_name(taken, stem))
+    tensor = storage.tensor(np.ascontiguousarray(array) if array.ndim else array, fresh_name(taken, stem), graph)
     value = ir.Value(
         name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify import formats, ops
+from sparsify import formats, ops, storage
 from sparsify.graph import (
     HALF,
     FloatArray,
@@ -35,6 +35,8 @@ from sparsify.graph import (
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers.quantize import LEVELS
 
+MAX_INPUTS = 2**22  # kMostInputs in kernels/decode.h
+_MEASURED = 2**23  # weights that are measured of a layer of a large model: 32 MiB in fp32, more than a cache
 MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
 _VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
@@ -91,12 +93,14 @@ class Lowering(Pass):
             yield layer if isinstance(layer, Refusal) else self._lower(scope, layer)
 
     def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
-        matrix = layer.matrix() * np.float32(layer.alpha)
+        matrix = layer.matrix() if layer.alpha == 1 else layer.matrix() * np.float32(layer.alpha)
         sparsity = 1 - np.count_nonzero(matrix) / matrix.size
         facts: dict[str, Any] = {"shape": list(layer.shape), "sparsity": sparsity, "bytes_before": layer.tensor.nbytes}
         if sparsity < self.min_sparsity:
             reason = f"the weight is {sparsity:.0%} sparse, less than the {self.min_sparsity:.0%} asked for"
             return Refusal(layer.name, reason, facts)
+        if layer.shape[0] > MAX_INPUTS:
+            return Refusal(layer.name, f"{layer.shape[0]} inputs are more than the {MAX_INPUTS} of a kernel", facts)
         try:
             encoded = self.encode(matrix)
         except NotEncodable as error:
@@ -114,7 +118,7 @@ class Lowering(Pass):
             encoded.weight, np.zeros(layer.shape[1], np.float32) if bias is None else bias, encoded.scale
         )
         if self.min_speedup > 0:
-            facts |= self._measure(matrix, arrays, encoded.operator, layer)
+            facts |= self._measure(matrix, arrays, encoded.operator, layer, large=storage.is_large(scope.model.graph))
             if facts["speedup"] < self.min_speedup:
                 return Refusal(layer.name, self._too_slow(facts), facts)
         scope.model.opset_imports.setdefault("", opset(scope.model))  # it may be imported as `ai.onnx`
@@ -125,16 +129,30 @@ class Lowering(Pass):
         return Change(layer.name, f"now {encoded.operator.name}, {facts['sparsity']:.0%} sparse, {saved}", facts)
 
     def _measure(
-        self, matrix: FloatArray, arrays: dict[str, npt.NDArray[Any]], operator: ops.Operator, layer: Linear
+        self,
+        matrix: FloatArray,
+        arrays: dict[str, npt.NDArray[Any]],
+        operator: ops.Operator,
+        layer: Linear,
+        *,
+        large: bool,
     ) -> dict[str, Any]:
+        """Both times; in a large model those of a layer's first columns, in proportion."""
         from sparsify import cost  # only who measures needs onnxruntime
 
         rows = int(layer.node.meta.get("rows", self.rows))
+        share = 1.0
+        if large and matrix.size > _MEASURED:
+            columns = min(max(_MEASURED // matrix.shape[0], 64), matrix.shape[1])
+            share = columns / matrix.shape[1]
+            matrix = np.ascontiguousarray(matrix[:, :columns])
+            part = self.encode(matrix)
+            arrays, operator = ops.inputs_of(part.weight, arrays["bias"][:columns], part.scale), part.operator
         found = cost.measure(matrix, arrays, operator, rows=rows, threads=self.threads)
         return {
             "rows": rows,
-            "dense_ms": found.dense_ms,
-            "rewritten_ms": found.rewritten_ms,
+            "dense_ms": found.dense_ms / share,
+            "rewritten_ms": found.rewritten_ms / share,
             "speedup": found.speedup,
         }
 

@@ -19,7 +19,7 @@ import onnx.numpy_helper
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from sparsify import external, limits
+from sparsify import external, limits, storage
 from sparsify.errors import InputError, UsageError
 from sparsify.files import replacing, write_bytes
 
@@ -43,6 +43,7 @@ def load(model: Source) -> ir.Model:
     if isinstance(model, ir.Model):
         copy = model.clone()
         copy.meta.update(model.meta)
+        storage.share(model.graph, copy.graph)
         return copy
     if isinstance(model, onnx.ModelProto):
         return _from_proto(model, where="model", folder=None)
@@ -106,6 +107,18 @@ def copy(model: ir.Model, path: str | Path) -> None:
         return
     _refuse_own_files(model, (path,))
     write_bytes(path, source.read_bytes())
+
+
+def outline(model: ir.Model) -> onnx.ModelProto:
+    """`model` without the data of its initializers, which become inputs: for those who ask about all the rest."""
+    proto = _without_tensors(model)
+    known = {value.name for value in proto.graph.input}
+    for graph in limits.all_graphs(proto):
+        for tensor in graph.initializer:
+            if tensor.name not in known:
+                proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        del graph.initializer[:]
+    return proto
 
 
 def digest(model: str | Path | ir.Model) -> str:
@@ -212,6 +225,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
     for tensor in _external_tensors(model):
         tensor.base_dir = folders[str(tensor.location)]
+    _keep_on_disk(model)
     return model
 
 
@@ -236,6 +250,17 @@ def _make_dense(graph: onnx.GraphProto, where: str) -> None:
             raise InputError(f"sparse initializer `{name}` has positions outside {list(shape)}", where=where) from error
         graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(shape), name))
     del graph.sparse_initializer[:]
+
+
+def _keep_on_disk(model: ir.Model) -> None:
+    """Let external tensors be mapped only while somebody looks, and a large model stay out of memory."""
+    large = _tensor_bytes(model) > storage.LARGE_BYTES
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = storage.stored(value.const_value)
+    if large:
+        storage.keep_out_of_memory(model.graph)
 
 
 def _find_files(proto: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, Path]:

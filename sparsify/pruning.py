@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify import graph, runtime
+from sparsify import graph, modelio, runtime
 from sparsify.errors import InputError
 from sparsify.graph import FloatArray, Linear, readers, sole_user
 from sparsify.parallel import in_order
@@ -53,7 +53,7 @@ class Learner:
             threads: of onnxruntime.
         """
         self._model, self._feeds, self._memory, self._threads = model, feeds, memory, threads
-        self._original = model.clone()  # shares tensors: those of the model are replaced, never written to
+        self._original = modelio.load(model)  # shares tensors: those of the model are replaced, never written to
         self._dense = Stages(self._original, feeds, threads=threads, memory=memory // 2)
         self._changed = Stages(model, feeds, threads=threads, memory=memory // 2)
         self._staged = True

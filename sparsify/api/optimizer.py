@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsify import data as feeds
-from sparsify import modelio, runtime
+from sparsify import modelio, runtime, storage
 from sparsify.api import facts, intake
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, synthesise
@@ -122,7 +122,9 @@ def optimize(
     changed, reason = _gain(pipeline, ran, table)
     latency = None
     talk = progress or silence
-    if changed and sample is not None:
+    if changed and storage.is_large(base.graph):
+        reason += "; too large to be timed as a whole"
+    elif changed and sample is not None:
         talk(0, 1, "time both models")
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)

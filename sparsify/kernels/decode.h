@@ -31,9 +31,9 @@ constexpr int64_t kMostInColumn = std::numeric_limits<int32_t>::max() / (255 * 1
 
 // Packed layouts other than COLUMNS have 10 bytes for each block and group of columns (16 x 8 on AVX2), whatever stands
 // there, and gaps of 32 bits claim any number of both in a few bytes of file. Real layers stay below: 2^32 weights are
-// 320 MiB of such bytes, 2^24 inputs 64 MiB in a single row of X.
+// 320 MiB of such bytes, 2^22 inputs 16 MiB in a single row of X.
 constexpr int64_t kMostWeights = int64_t{1} << 32;
-constexpr int64_t kMostInputs = int64_t{1} << 24;
+constexpr int64_t kMostInputs = int64_t{1} << 22;
 
 // Fills `out`; returns an empty string, or what is wrong with the encoding.
 template <class T>

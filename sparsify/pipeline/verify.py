@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from sparsify import modelio, runtime
+from sparsify import modelio, runtime, storage
 from sparsify.errors import InputError, SparsifyError
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -82,7 +80,8 @@ def _compare(name: str, expected: Any, answer: Any) -> None:
 
 def _message(model: ir.Model) -> onnx.ModelProto | None:
     """The model as one message, made once for all who look at it; None when it is too large."""
-    return modelio.to_proto(model) if modelio.fits_message(model) else None
+    small = modelio.fits_message(model) and not storage.is_large(model.graph)
+    return modelio.to_proto(model) if small else None
 
 
 def _answers(model: modelio.Source, sample: Feed) -> dict[str, Any]:
@@ -93,10 +92,7 @@ def _check(model: ir.Model, proto: onnx.ModelProto | None) -> None:
     if proto is not None:
         onnx.checker.check_model(proto)
         return
-    with tempfile.TemporaryDirectory() as folder:  # the checker takes larger models by path only
-        path = Path(folder) / "model.onnx"
-        modelio.save(model, path)
-        onnx.checker.check_model(str(path))
+    onnx.checker.check_model(modelio.outline(model))
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import onnx
+import onnx_ir as ir
 
+from sparsify import storage
 from sparsify.data import Array, Feed
-from sparsify.runtime.sessions import Session, open_skeleton, run
+from sparsify.runtime.sessions import Session, open_skeleton, run, session
 from sparsify.runtime.source import Skeleton, Source, opened
 
 _SHAPE_PREFIX = "sparsify_shape_of:"
@@ -80,6 +82,11 @@ def observe_rows(
         InputError: the model or the feed cannot be used.
     """
     wanted = set(values)
+    if isinstance(model, ir.Model) and storage.is_large(model.graph):
+        stored = model.graph.initializers
+        known = {n: tuple(t.shape.numpy()) for n in wanted if n in stored and (t := stored[n].const_value) is not None}
+        made: dict[str, tuple[int, ...]] = session(model, threads=threads, native=native).shapes(feed, wanted)
+        return known | made
     with probe(model, threads=threads, native=native) as inside:
         graph = inside.skeleton.proto.graph
         shapes = {t.name: tuple(t.dims) for t in graph.initializer if t.name in wanted}

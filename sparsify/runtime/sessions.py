@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import onnx_ir as ir
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 
-from sparsify import kernels
+from sparsify import kernels, storage
 from sparsify.data import Array, Feed
 from sparsify.errors import InputError
 from sparsify.ops import DOMAIN
 from sparsify.runtime.source import Skeleton, Source, nodes_of, opened
+from sparsify.runtime.staged import Staged
 
 Session: TypeAlias = onnxruntime.InferenceSession
 
@@ -36,7 +38,7 @@ _REFUSALS = tuple(
 
 
 def session(model: Source, *, threads: int | None = None, native: bool = True, spin: bool = True) -> Session:
-    """A CPU session. A path is opened by onnxruntime itself, whatever its size.
+    """A CPU session. A path is opened by onnxruntime itself, whatever its size; a large `onnx_ir.Model` runs in stages.
 
     Args:
         model: in any form; left as it is.
@@ -51,6 +53,8 @@ def session(model: Source, *, threads: int | None = None, native: bool = True, s
         if not Path(model).is_file():
             raise InputError("no such file", where=str(model))
         return _create(str(model), _options(threads, native, spin), str(model))
+    if isinstance(model, ir.Model) and storage.is_large(model.graph):
+        return Staged(model, lambda path: _create(str(path), _options(threads, native, spin, prepack=False), str(path)))
     with opened(model) as skeleton:
         return open_skeleton(skeleton, threads=threads, native=native, spin=spin)
 
@@ -117,7 +121,7 @@ def _create(model: str | bytes, options: Any, where: str) -> Session:
         return Session(model, options, providers=["CPUExecutionProvider"])
 
 
-def _options(threads: int | None, native: bool, spin: bool) -> Any:
+def _options(threads: int | None, native: bool, spin: bool, prepack: bool = True) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: its own choice
     options.inter_op_num_threads = 1
@@ -125,6 +129,8 @@ def _options(threads: int | None, native: bool, spin: bool) -> Any:
     # Workers that go on spinning after a run hold cores that the session timed next needs: with twenty sessions of
     # 2 threads in turn on 2 cores, a layer of 3 ms took 50.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if native:

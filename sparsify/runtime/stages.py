@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 
-from sparsify.errors import InputError
+from sparsify import storage
 from sparsify.runtime.sessions import Session, run, session
+from sparsify.runtime.staged import made_by, read_by, stage
 
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
@@ -63,17 +63,25 @@ class Stages:
             return
         wanted = self._live_after(nodes, stop) | {value}
         part = nodes[self._done : stop]
-        fetched = [v for v in _made_by(part) if v in wanted]
+        fetched = [v for v in made_by(part) if v in wanted]
         opened: Session | None = None
         for number in range(len(self._live)):
             feed = self._live.get(number)
             if opened is None:
-                opened = session(self._proto(part, feed, fetched), threads=self._threads, spin=False)
+                opened = self._open(part, feed, fetched)
             live = {n: a for n, a in feed.items() if n in wanted} | run(opened, feed)
             self._live.put(number, live)
             if number == len(self._live) - 1:
                 self._done = stop  # before the last is given away: who takes all need not ask for one more
             yield live
+
+    def _open(self, part: Sequence[ir.Node], feed: Feed, fetched: Sequence[str]) -> Session:
+        if not storage.is_large(self._model.graph):
+            return session(stage(self._model, part, feed, fetched, None), threads=self._threads, spin=False)
+        with tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "stage.onnx"
+            path.write_bytes(stage(self._model, part, feed, fetched, path.parent).SerializeToString())
+            return session(path, threads=self._threads, spin=False)
 
     def _again(self, value: str) -> Iterator[Feed]:
         for number in range(len(self._live)):
@@ -93,35 +101,7 @@ class Stages:
 
     def _live_after(self, nodes: Sequence[ir.Node], stop: int) -> set[str]:
         """Values that nodes from `stop` on read."""
-        return set().union(*(_read_by(node) for node in nodes[stop:])) if stop < len(nodes) else set()
-
-    def _proto(self, part: Sequence[ir.Node], feed: Feed, outputs: Sequence[str]) -> onnx.ModelProto:
-        """The nodes `part` as a model: live values in, `outputs` out."""
-        if not all(isinstance(value, np.ndarray) for value in feed.values()):
-            raise InputError("a sequence is live between two stages: only tensors can be handed on")
-        read = set().union(*(_read_by(node) for node in part))
-        made = set(_made_by(part))
-        inputs = [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
-            )
-            for name, array in feed.items()
-            if name in read
-        ]
-        weights = self._model.graph.initializers
-        constants = [_tensor(weights[n], n) for n in sorted(read) if n in weights and n not in made | feed.keys()]
-        graph = onnx.helper.make_graph(
-            [ir.to_proto(node) for node in part],
-            "stage",
-            inputs,
-            [onnx.ValueInfoProto(name=n) for n in outputs],
-            constants,
-        )
-        imports = [onnx.helper.make_opsetid(d, v) for d, v in self._model.opset_imports.items()]
-        functions = [ir.to_proto(f) for f in self._model.functions.values()]
-        return onnx.helper.make_model(
-            graph, opset_imports=imports, functions=functions, ir_version=self._model.ir_version
-        )
+        return set().union(*(read_by(node) for node in nodes[stop:])) if stop < len(nodes) else set()
 
 
 class _Kept:
@@ -161,34 +141,3 @@ class _Kept:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
-
-
-def _tensor(value: ir.Value, name: str) -> onnx.TensorProto:
-    """The data of an initializer, wherever it is kept."""
-    tensor = value.const_value
-    assert tensor is not None  # `initializers` has no others
-    if isinstance(tensor, ir.ExternalTensor):
-        return onnx.numpy_helper.from_array(np.asarray(tensor.numpy()), name)
-    proto: onnx.TensorProto = ir.to_proto(tensor)
-    proto.name = name
-    return proto
-
-
-def _made_by(nodes: Iterable[ir.Node]) -> list[str]:
-    return [str(v.name) for node in nodes for v in node.outputs if v.name]
-
-
-def _read_by(node: ir.Node) -> set[str]:
-    """Names of what `node` reads, also in the graphs inside it (these may include names of their own)."""
-    names = {str(v.name) for v in node.inputs if v is not None}
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            names |= _read_inside(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            names |= set().union(*map(_read_inside, attribute.as_graphs()))
-    return names
-
-
-def _read_inside(graph: ir.Graph) -> set[str]:
-    inside = set().union(*(_read_by(node) for node in graph)) if len(graph) else set()
-    return inside | {str(v.name) for v in graph.outputs}

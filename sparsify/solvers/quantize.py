@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEVELS = 127
+_BLOCK = 2**24  # weights at a time: what is computed on the way takes four times the memory of the result
 
 
 def quantize(
@@ -26,6 +27,15 @@ def quantize(
     Raises:
         ValueError: W holds a NaN or an infinity.
     """
+    q, scale = np.empty(weight.shape, np.int8), np.empty(weight.shape[1], np.float32)
+    columns = max(_BLOCK // max(weight.shape[0], 1), 1)
+    for at in range(0, weight.shape[1], columns):
+        part = slice(at, at + columns)
+        q[:, part], scale[part] = _quantize(weight[:, part], levels)
+    return q, scale
+
+
+def _quantize(weight: npt.NDArray[np.float32], levels: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     if not np.isfinite(weight).all():
         raise ValueError("only finite weights can be quantised")
     scale = np.abs(weight).max(axis=0, initial=0).astype(np.float32) / np.float32(levels)

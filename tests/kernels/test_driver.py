@@ -62,6 +62,16 @@ def test_every_kernel_of_x86_agrees_with_scalar_and_is_clean_under_sanitizers(tm
         assert f"({path}): checked" in checked
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not any(shutil.which(f"clang++{v}") for v in ("", "-19", "-18", "-16", "-14")), reason="no clang")
+@_needs("sh")
+def test_hostile_packed_inputs_are_refused_or_multiplied(tmp_path: Path) -> None:
+    """The committed corpus, and a short search from there (docs/security.md says what a long one found)."""
+    done = subprocess.run(["sh", HERE / "run_fuzz.sh", tmp_path, "20000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "stat::number_of_executed_units" in done.stderr
+
+
 def _assert_wide_objects_bring_no_shared_function(folder: Path) -> None:
     """Of functions that several objects define the linker keeps one: baseline.cc must have each of them."""
     wide: dict[str, str] = {}

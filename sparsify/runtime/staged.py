@@ -1,0 +1,181 @@
+"""A model too large for memory, run part by part: what a session is to others, slower and small.
+
+Nodes are taken in graph order into stages whose weights come to `_STAGE_BYTES` (one larger weight is a stage of its
+own). A stage's weights are written once to a scratch file that onnxruntime maps; without prepacking it copies none of
+them. At any time the weights of one stage are in memory, and the values that later stages read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from sparsify.data import Array
+from sparsify.errors import InputError
+from sparsify.runtime import slices
+
+_STAGE_BYTES = 2**27
+_INSIDE_BYTES = 2**10  # smaller tensors stay in the message: onnxruntime wants shapes and axes there
+
+
+class Staged:
+    """As much of `onnxruntime.InferenceSession` as we use; see the top of this file."""
+
+    def __init__(self, model: ir.Model, open_path: Any) -> None:
+        """`model` is not to change from now on; `open_path` makes a session of a path."""
+        self._model, self._open = model, open_path
+        self._folder = tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True)
+        self._parts = list(parts(model))
+        self._paths: dict[int, Path] = {}
+
+    def get_inputs(self) -> list[ir.Value]:
+        """What a feed must give."""
+        return [v for v in self._model.graph.inputs if not v.is_initializer()]
+
+    def get_outputs(self) -> list[ir.Value]:
+        """What `run` gives."""
+        return list(self._model.graph.outputs)
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Any]:
+        """The named outputs, all if None."""
+        wanted = [str(v.name) for v in self._model.graph.outputs] if names is None else list(names)
+        live: dict[str, Any] = dict(feed)
+        for number, _ in enumerate(self._parts):
+            live = self._advance(number, live, set(wanted))
+        weights = self._model.graph.initializers
+        return [live[n] if n in live else np.asarray(weights[n].const_value) for n in wanted]
+
+    def shapes(self, feed: Mapping[str, Array], values: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors among `values`, which are inputs or made by nodes of the main graph."""
+        wanted, found = set(values), {n: a.shape for n, a in feed.items()}
+        live: dict[str, Any] = dict(feed)
+        for number, part in enumerate(self._parts):
+            live = self._advance(number, live, wanted & set(made_by(part)))
+            found |= {n: v.shape for n, v in live.items() if n in wanted and isinstance(v, np.ndarray)}
+        return {n: shape for n, shape in found.items() if n in wanted}
+
+    def _advance(self, number: int, live: dict[str, Any], wanted: set[str]) -> dict[str, Any]:
+        """What is live after stage `number`: what later stages read, and `wanted`."""
+        part = self._parts[number]
+        later = set().union(*(read_by(node) for p in self._parts[number + 1 :] for node in p))
+        kept = later | wanted | {str(v.name) for v in self._model.graph.outputs}
+        fetched = [n for n in made_by(part) if n in kept]
+        read = set().union(*(read_by(node) for node in part))
+        given = {n: v for n, v in live.items() if n in read}
+        if not fetched:
+            return live
+        folder = Path(self._folder.name) / str(number)
+        folder.mkdir(exist_ok=True)
+        if slices.is_wide(part[0]):
+            return self._kept(live, kept, fetched, [slices.run(self._model, part[0], given, self._open, folder)])
+        proto = stage(self._model, part, given, fetched, folder)
+        path = folder / "stage.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return self._kept(live, kept, fetched, self._open(path).run(None, given))
+
+    @staticmethod
+    def _kept(live: dict[str, Any], kept: set[str], fetched: Sequence[str], made: Sequence[Any]) -> dict[str, Any]:
+        return {n: v for n, v in live.items() if n in kept} | dict(zip(fetched, made, strict=True))
+
+
+def parts(model: ir.Model) -> Iterable[list[ir.Node]]:
+    """The nodes of the main graph in order, in groups of about `_STAGE_BYTES` of weights."""
+    weights = model.graph.initializers
+    part: list[ir.Node] = []
+    seen: dict[str, int] = {}
+    for node in model.graph:
+        new = {n: w.nbytes for n in read_by(node) if n in weights and (w := weights[n].const_value) is not None}
+        alone = slices.is_wide(node) or (bool(part) and slices.is_wide(part[-1]))
+        if part and (alone or sum((seen | new).values()) > _STAGE_BYTES):
+            yield part
+            part, seen = [], {}
+        part.append(node)
+        seen |= new
+    yield part
+
+
+def stage(
+    model: ir.Model, part: Sequence[ir.Node], given: Mapping[str, Any], outputs: Sequence[str], folder: Path | None
+) -> onnx.ModelProto:
+    """The nodes `part` of the main graph as a model: values `given` in, `outputs` out.
+
+    Large weights go into the file `weights` of `folder`, which is kept if it is there; without a folder all are inside.
+
+    Raises:
+        InputError: a value that is given is no tensor.
+    """
+    if not all(isinstance(value, np.ndarray) for value in given.values()):
+        raise InputError("a sequence is live between two stages: only tensors can be handed on")
+    read = set().union(*(read_by(node) for node in part))
+    made = set(made_by(part))
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim)
+        for n, a in given.items()
+        if n in read
+    ]
+    weights = model.graph.initializers
+    named = [(n, weights[n].const_value) for n in sorted(read) if n in weights and n not in made | given.keys()]
+    tensors = [(n, w) for n, w in named if w is not None]
+    constants = _outside(tensors, folder) if folder is not None else [_inside(w, n) for n, w in tensors]
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(node) for node in part], "stage", inputs, [onnx.ValueInfoProto(name=n) for n in outputs], constants
+    )
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+    functions = [ir.to_proto(f) for f in model.functions.values()]
+    return onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
+
+
+def made_by(nodes: Iterable[ir.Node]) -> list[str]:
+    """Names of what `nodes` compute."""
+    return [str(v.name) for node in nodes for v in node.outputs if v.name]
+
+
+def read_by(node: ir.Node) -> set[str]:
+    """Names of what `node` reads, also in the graphs inside it (these may include names of their own)."""
+    names = {str(v.name) for v in node.inputs if v is not None}
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            names |= _read_inside(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            names |= set().union(*map(_read_inside, attribute.as_graphs()))
+    return names
+
+
+def _read_inside(graph: ir.Graph) -> set[str]:
+    inside = set().union(*(read_by(node) for node in graph)) if len(graph) else set()
+    return inside | {str(v.name) for v in graph.outputs}
+
+
+def _inside(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+    """The data of an initializer, wherever it is kept."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return onnx.numpy_helper.from_array(np.asarray(tensor.numpy()), name)
+    proto: onnx.TensorProto = ir.to_proto(tensor)
+    proto.name = name
+    return proto
+
+
+def _outside(tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path) -> list[onnx.TensorProto]:
+    """The tensors as messages that refer to the file `weights` in `folder`; it is written once."""
+    path = folder / "weights"
+    written, offset, found = path.exists(), 0, []
+    with path.open("rb" if written else "wb") as file:  # onnx_ir cannot append
+        for name, tensor in tensors:
+            if tensor.nbytes < _INSIDE_BYTES:
+                found.append(_inside(tensor, name))
+                continue
+            proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+            proto.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", path.name), ("offset", offset), ("length", tensor.nbytes)):
+                proto.external_data.add(key=key, value=str(value))
+            if not written:
+                tensor.tofile(file)  # type: ignore[attr-defined]
+            offset += tensor.nbytes
+            found.append(proto)
+    return found

@@ -1,0 +1,139 @@
+"""Models that are kept out of memory: mapped while somebody looks, run in stages, optimised as any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import sparsify
+from sparsify import graph, modelio, runtime, storage
+from sparsify.api.optimizer import Result
+from sparsify.pipeline import Pipeline, parse
+from sparsify.runtime import slices, staged
+
+TEXT = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    deep (float[M,64] x) => (float[M,64] y, float[M,64] early)
+    {
+        a = MatMul(x, w0)
+        early = Relu(a)
+        b = MatMul(early, w1)
+        c = Add(b, x)
+        sum = ReduceSum <keepdims: int = 0> (c)
+        zero = Sub(sum, sum)
+        is_zero = Equal(zero, zero)
+        d = If(is_zero) <
+            then_branch = yes () => (float[M,64] t) { t = MatMul(c, w2) },
+            else_branch = no () => (float[M,64] e) { e = Identity(c) }
+        >
+        y = MatMul(d, w0)
+    }"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A model with external data: [64, 64] weights, one of them read twice and one in a branch."""
+    model = ir.from_onnx_text(TEXT)
+    rng = np.random.default_rng(0)
+    for name in ("w0", "w1", "w2"):
+        weight = rng.standard_normal((64, 64)).astype(np.float32) * (rng.random((64, 64)) < 0.1)
+        value = ir.Value(name=name, const_value=ir.tensor(weight.astype(np.float32), name=name))
+        value.shape, value.type = ir.Shape((64, 64)), ir.TensorType(ir.DataType.FLOAT)
+        model.graph.register_initializer(value)
+    _connect(model)
+    modelio.save(model, tmp_path / "deep.onnx", limit=1000)
+    return tmp_path / "deep.onnx"
+
+
+def _connect(model: ir.Model) -> None:
+    """Let nodes read the initializers that they name: the text could not hold them."""
+    for node in graph.nodes(model):
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in model.graph.initializers:
+                node.replace_input_with(index, model.graph.initializers[value.name])
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large here is large by a thousandth of a thousandth of it, and a stage holds one weight."""
+    monkeypatch.setattr(storage, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(storage, "_KEPT_BYTES", 100)
+    monkeypatch.setattr(staged, "_STAGE_BYTES", 64 * 64 * 4)
+
+
+@pytest.fixture
+def feed() -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)}
+
+
+def test_a_tensor_is_mapped_only_while_somebody_holds_the_array(path: Path) -> None:
+    def mapped() -> bool:
+        return "deep.onnx" in Path("/proc/self/maps").read_text()
+
+    tensor = modelio.load(path).graph.initializers["w0"].const_value
+    assert isinstance(tensor, storage.Stored)
+    array = tensor.numpy()
+    if Path("/proc/self/maps").exists():
+        assert mapped()
+    assert np.array_equal(np.frombuffer(tensor.tobytes(), np.float32).reshape(64, 64), array)
+    del array
+    if Path("/proc/self/maps").exists():
+        assert not mapped()
+    assert np.asarray(tensor).shape == (64, 64)
+
+
+@pytest.mark.usefixtures("large")
+def test_stages_give_what_a_session_gives(path: Path, feed: dict[str, np.ndarray]) -> None:
+    whole = runtime.session(path)
+    model = modelio.load(path)
+    in_stages = runtime.session(model)
+    assert isinstance(in_stages, staged.Staged)
+    assert len(list(staged.parts(model))) > 2
+    for _ in range(2):  # the second time from what the first has written
+        expected, found = runtime.run(whole, feed), runtime.run(in_stages, feed)
+        assert list(expected) == list(found)
+        for name in expected:
+            # Without prepacking another kernel may sum in another order: 64 products a value, three products deep.
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5 * np.abs(expected[name]).max())
+    shapes = runtime.observe_rows(model, feed, ["x", "a", "d", "w1", "nothing"])
+    assert shapes == {"x": (5, 64), "a": (5, 64), "d": (5, 64), "w1": (64, 64)}
+
+
+def _optimized(path: Path, **options: object) -> Result:
+    return sparsify.optimize(path, passes="sparse-int8,sparse-fp32", threads=1, **options)  # type: ignore[arg-type]
+
+
+def test_a_large_model_becomes_what_a_small_one_becomes(
+    path: Path, feed: dict[str, np.ndarray], request: pytest.FixtureRequest
+) -> None:
+    small = _optimized(path, data=[feed])
+    modelio.save(small.model, path.with_name("small.onnx"))
+    request.getfixturevalue("large")
+    result = _optimized(path, data=[feed])
+    assert result.changed
+    assert result.latency is None
+    assert "too large to be timed" in result.reason
+    weights = [v.const_value for v in result.model.graph.initializers.values()]
+    assert any(isinstance(w, storage.Stored) and "sparsify-" in str(w.path) for w in weights)
+    result.save(path.with_name("large.onnx"))
+    assert path.with_name("large.onnx").read_bytes() == path.with_name("small.onnx").read_bytes()
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("passes", ["sparse-int8", "sparse-fp32", "sparse-int8,fuse-epilogue", "sparse-bf16"])
+def test_wide_sparse_layers_give_in_slices_what_they_give_whole(
+    path: Path, feed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, passes: str
+) -> None:
+    model = modelio.load(path)
+    Pipeline(parse(passes)).run(model)
+    modelio.save(model, path.with_name("sparse.onnx"))
+    whole = runtime.run(runtime.session(path.with_name("sparse.onnx")), feed)
+    monkeypatch.setattr(slices, "_WIDE", 100)
+    monkeypatch.setattr(slices, "_SLICE", 64 * 30)  # three slices, the last one narrow
+    assert any(slices.is_wide(node) for node in model.graph)
+    found = runtime.run(runtime.session(model), feed)
+    for name in whole:
+        np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-5 * np.abs(whole[name]).max())
