@@ -116,15 +116,16 @@ def _quiet() -> Iterator[None]:
 
 def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:
     """Which functions of the user's hold a MatMul or Gemm, in a function that they call too: passes can then see it."""
-    direct = {key: {n.op_type for n in f.all_nodes()} & {"MatMul", "Gemm"} for key, f in model.functions.items()}
-    holding = {key for key, found in direct.items() if found and key[0] != DOMAIN}
+    # A body means what it says under its own opset only.
+    movable = {
+        key: f
+        for key, f in model.functions.items()
+        if key[0] != DOMAIN and all(model.opset_imports.get(d, v) == v for d, v in f.opset_imports.items())
+    }
+    holding = {key for key, f in movable.items() if {n.op_type for n in f.all_nodes()} & {"MatMul", "Gemm"}}
     grown = True
     while grown:
-        callers = {
-            key
-            for key, f in model.functions.items()
-            if key[0] != DOMAIN and any(n.op_identifier() in holding for n in f.all_nodes())
-        }
+        callers = {key for key, f in movable.items() if any(n.op_identifier() in holding for n in f.all_nodes())}
         grown = not callers <= holding
         holding |= callers
     return lambda function: function.identifier() in holding

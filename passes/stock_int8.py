@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from sparsify.graph import Linear, add_initializer, graph_of, names, substitute
+from sparsify.graph import Linear, add_initializer, as_it_is, graph_of, names, substitute
 from sparsify.lowering import activations_of, bias_nodes, integer_obstacle, named, narrowed
 from sparsify.rewrite import Change, Event, Pass, Refusal, layers
 from sparsify.solvers.quantize import LEVELS, quantize
@@ -58,6 +58,7 @@ class StockInt8(Pass):
             if isinstance(layer, Refusal):
                 yield layer
                 continue
+            layer = as_it_is(layer)
             facts: dict[str, Any] = {"shape": list(layer.shape), "bytes_before": layer.tensor.nbytes}
             matrix = layer.matrix() * np.float32(layer.alpha)
             if reason := integer_obstacle(matrix):

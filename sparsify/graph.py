@@ -182,6 +182,13 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
     )
 
 
+def as_it_is(layer: Linear) -> Linear:
+    """`layer` by now: what it reads may be another value since a node before it was replaced."""
+    found = find_linear(layer.node)
+    assert isinstance(found, Linear)  # only who feeds it changed
+    return found
+
+
 def _no_matrix(found: _Stored, x: ir.Value) -> str:
     """Why a constant that multiplies `x` from the right is no weight matrix of a kind that can be rewritten."""
     dims = [int(d) for d in found.tensor.shape.numpy()]

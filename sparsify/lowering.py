@@ -25,6 +25,7 @@ from sparsify.graph import (
     FloatArray,
     Linear,
     add_initializer,
+    as_it_is,
     constant,
     fresh_name,
     graph_of,
@@ -90,7 +91,7 @@ class Lowering(Pass):
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         scope = _Scope(model, names(model))
         for layer in layers(model):
-            yield layer if isinstance(layer, Refusal) else self._lower(scope, layer)
+            yield layer if isinstance(layer, Refusal) else self._lower(scope, as_it_is(layer))
 
     def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
         matrix = layer.matrix() if layer.alpha == 1 else layer.matrix() * np.float32(layer.alpha)

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
 from sparsify import external, limits, storage
@@ -221,12 +222,31 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
             _make_dense(graph, where)
     try:
         model = ir.from_proto(proto)
+        if name := _undefined(model):
+            raise InputError(f"`{name}` is read, and nothing makes it", where=where, hint="export the model again")
+        common.TopologicalSortPass()(model)  # runtimes take nodes in any order, onnx_ir's cloning does not
+        # What cannot be measured, cloned and written again is of no use, whatever else it may be.
+        _tensor_bytes(model)
+        _without_tensors(model)
+    except InputError:
+        raise
     except Exception as error:  # whatever onnx_ir trips over is in the file
         raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
     for tensor in _external_tensors(model):
         tensor.base_dir = folders[str(tensor.location)]
     _keep_on_disk(model)
     return model
+
+
+def _undefined(model: ir.Model) -> str:
+    """A value that is read and is neither input nor initializer nor made by a node; empty if there is none."""
+    for graph in _all_graphs(model):
+        read = [*graph.outputs, *(value for node in graph for value in node.inputs if value is not None)]
+        for value in read:
+            made = value.producer() is not None or value.is_graph_input() or value.is_initializer()
+            if not made:
+                return str(value.name)
+    return ""
 
 
 def _make_dense(graph: onnx.GraphProto, where: str) -> None:

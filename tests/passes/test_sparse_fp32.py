@@ -189,3 +189,14 @@ def test_what_does_not_pay_is_refused_with_both_times(rng, monkeypatch):
         "operator": "SparseMatMul",
     }
     assert SparseFp32(min_speedup=1.2)(model).changes[0].facts["speedup"] == 1.25
+
+
+def test_a_layer_reads_what_took_the_place_of_the_layer_before_it():
+    """Found by tests/fuzz: it read the old value, of the same name, and later passes did not see that."""
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[M,2] x) => (float[M,2] y, float[M,2] z) <float[2,2] w = {1, 0, 0, 2}, float[2] b = {1, 2}>
+        { h = MatMul(x, w) y = Add(h, b) z = MatMul(h, w) }""")
+    SparseFp32(min_sparsity=0.0)(model)
+    first, _, second = model.graph
+    assert second.inputs[0] is first.outputs[0]
+    assert len(first.outputs[0].uses()) == 2

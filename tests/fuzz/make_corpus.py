@@ -1,0 +1,46 @@
+"""Write the seeds in tests/fuzz/corpus: one small model for each thing that graphs in the wild do.
+
+python -m tests.fuzz.make_corpus
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.numpy_helper import from_array
+
+from tests.coverage.exact import K, N, model, weight
+from tests.coverage.test_scopes import BODIES, FUNCTIONS
+from tests.coverage.test_weights import SHARED
+from tests.small import mlp
+
+FOLDER = Path(__file__).parent / "corpus"
+
+
+def seeds() -> dict[str, onnx.ModelProto]:
+    """The models by name; a few KB in all."""
+    found = {f"body-{kind}": model(text, {"w": weight()}) for kind, text in BODIES.items()}
+    found |= {f"shared-{kind.replace(' ', '-')}": model(text, {"w": weight()}) for kind, text in SHARED.items()}
+    for kind, text in FUNCTIONS.items():
+        head = f'<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[M,{K}] x) => (float[M,{N}] y) {{ '
+        function = onnx.parser.parse_model(head + text)
+        given = from_array(np.ascontiguousarray(weight().T), "v") if "v)" in text else from_array(weight(), "w")
+        function.graph.initializer.append(given)
+        found[f"function-{kind.replace(' ', '-')}"] = function
+    small = mlp(sparsity=0.7)
+    for tensor in small.graph.initializer:  # 64 x 96 x 32 made 6 x 8 x 4: a mutation is to hit structure, not weights
+        array = onnx.numpy_helper.to_array(tensor)[tuple(slice(0, max(d // 12, 2)) for d in tensor.dims)]
+        tensor.CopyFrom(from_array(np.ascontiguousarray(array), tensor.name))
+    for value in (*small.graph.input, *small.graph.output):
+        dim = value.type.tensor_type.shape.dim[1]
+        dim.dim_value = max(dim.dim_value // 12, 2)
+    found["mlp"] = small
+    return found
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, seed in seeds().items():
+        (FOLDER / f"{name}.onnx").write_bytes(seed.SerializeToString())
