@@ -53,7 +53,36 @@ def test_a_matrix_too_large_to_be_dense_is_encoded() -> None:
     encoded = encode_columns(sparse)
     assert encoded.shape == (size, size)
     assert encoded.nnz == 3
-    assert np.array_equal(np.cumsum(encoded.positions[1], dtype=np.int64)[encoded.values != 0], columns)
+    low, high = (p.astype(np.int64) for p in encoded.positions)
+    positions = np.cumsum(low + 65536 * high)[encoded.values != 0] - 1
+    assert np.array_equal(positions, columns * size + rows)
+
+
+@pytest.mark.parametrize(("fan_in", "position_bytes"), [(784, 1), (65_536, 2), (5_000_000, 3)])
+def test_columns_take_the_fewest_bytes(fan_in: int, position_bytes: int) -> None:
+    random = np.random.default_rng(0)
+    rows, columns = random.integers(0, fan_in, 20_000), np.repeat(np.arange(1000), 20)
+    sparse = coo_array((np.ones(20_000, np.float32), (rows, columns)), shape=(fan_in, 1000))
+    encoded = encode_columns(sparse)
+    assert encoded.nbytes < (4 + position_bytes) * encoded.nnz * 1.01
+
+
+def test_encoding_columns_leaves_the_matrix_alone() -> None:
+    given = csc_array(([1.0, 0.0, 2.0], [2, 1, 0], [0, 2, 3]), shape=(3, 2))  # unsorted, with an explicit zero
+    before = [a.copy() for a in (given.data, given.indices, given.indptr)]
+    encoded = encode_columns(given)
+    assert encoded.values.tolist() == [1, 2]
+    assert np.array_equal(decode(encoded), given.toarray())
+    assert all(np.array_equal(a, b) for a, b in zip(before, (given.data, given.indices, given.indptr), strict=True))
+
+
+def test_columns_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = random_array((40, 50), density=0.2, rng=np.random.default_rng(1), dtype=np.float32).toarray()
+    whole = encode_columns(csc_array(dense))
+    monkeypatch.setattr("sparsify.formats._CHUNK", 7)
+    pieces = encode_columns(csc_array(dense))
+    assert np.array_equal(decode(pieces), dense)
+    assert all(np.array_equal(a, b) for a, b in zip(whole.positions, pieces.positions, strict=True))
 
 
 def test_not_a_matrix() -> None:

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <exception>
 
+#include "columns_weights.h"
 #include "decode.h"
 #include "dispatch.h"
 
@@ -21,6 +22,12 @@ Product* pack(const Encoded& encoded, Epilogue epilogue, Factory make, std::stri
   Csc<T> w;
   *error = decode(encoded, &w);
   return error->empty() ? make(w, std::move(epilogue)).release() : nullptr;
+}
+
+Product* columns(const Encoded& encoded, Epilogue epilogue, ColumnsFactory make, std::string* error) {
+  ColumnsWeights w;
+  *error = pack_columns(encoded, std::move(epilogue), &w);
+  return error->empty() ? make(std::move(w)).release() : nullptr;
 }
 
 const KernelInfo* find(const char* name) {
@@ -67,9 +74,9 @@ SPARSIFY_EXPORT const char* sparsify_kernels() {
 }
 
 // Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns; gap_bytes: 1, 2 or 4; activation: place
-// in enum Activation; scale: null for float kernels. Null on failure, with the reason in error [error_size].
-SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const int32_t* rows,
-                                       const void* positions, int64_t position_count, int gap_bytes,
+// in enum Activation; scale: null for float kernels. Kernels of columns read the values for as long as they live. Null on failure, with the reason in error [error_size].
+SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const uint8_t* high,
+                                       int64_t high_count, const void* positions, int64_t position_count, int gap_bytes,
                                        const void* values, int64_t count, const float* scale, const float* bias,
                                        int activation, char* error, size_t error_size) {
   std::string wrong;
@@ -80,7 +87,8 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
       wrong = std::string("no kernel `") + kernel + "` on this CPU";
     } else {
       sparsify::Encoded encoded{static_cast<sparsify::Encoding>(encoding), k, n};
-      encoded.rows = rows;
+      encoded.high = high;
+      encoded.high_count = high_count;
       encoded.positions = positions;
       encoded.position_count = position_count;
       encoded.gap_type = gap_bytes == 1   ? sparsify::GapType::kUint8
@@ -96,6 +104,8 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
         product = sparsify::pack<int8_t>(encoded, std::move(epilogue), info->make_int8, &wrong);
       } else if (info->format == sparsify::Format::kBf16) {
         product = sparsify::pack<uint16_t>(encoded, std::move(epilogue), info->make_bf16, &wrong);
+      } else if (info->format == sparsify::Format::kColumns) {
+        product = sparsify::columns(encoded, std::move(epilogue), info->make_columns, &wrong);
       } else {
         product = sparsify::pack<float>(encoded, std::move(epilogue), info->make_fp32, &wrong);
       }

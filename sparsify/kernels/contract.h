@@ -67,13 +67,16 @@ class Product {
   virtual int64_t bytes() const = 0;
 };
 
+struct ColumnsWeights;  // columns_weights.h
+
 using Fp32Factory = std::unique_ptr<Product> (*)(const Csc<float>&, Epilogue);
 using Int8Factory = std::unique_ptr<Product> (*)(const Csc<int8_t>&, Epilogue);
 using Bf16Factory = std::unique_ptr<Product> (*)(const Csc<uint16_t>&, Epilogue);
+using ColumnsFactory = std::unique_ptr<Product> (*)(ColumnsWeights);
 
 #define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
 #define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<int8_t>&, Epilogue);
-#define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
+#define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(ColumnsWeights);
 #define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<uint16_t>&, Epilogue);
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL

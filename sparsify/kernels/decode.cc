@@ -39,58 +39,27 @@ bool visit_delta(const Encoded& in, Visit visit) {
   return true;
 }
 
-template <class Gap, class Visit>
-bool visit_columns(const Encoded& in, Visit visit) {
-  const auto* gaps = static_cast<const Gap*>(in.positions);
-  int64_t column = 0;
-  for (int64_t i = 0; i < in.count; ++i) {
-    if (gaps[i] < 0 || in.rows[i] < 0 || in.rows[i] >= in.k) return false;
-    column += gaps[i];
-    if (column >= in.n) return false;
-    visit(in.rows[i], column, i);
-  }
-  return true;
-}
-
-template <class Gap, class Visit>
-bool visit_gaps(const Encoded& in, Visit visit) {
-  return in.encoding == Encoding::kDelta ? visit_delta<Gap>(in, visit) : visit_columns<Gap>(in, visit);
-}
-
 template <class Visit>
 bool visit_all(const Encoded& in, Visit visit) {
   if (in.encoding == Encoding::kBitmask) return visit_bitmask(in, visit);
-  if (in.gap_type == GapType::kUint8) return visit_gaps<uint8_t>(in, visit);
-  if (in.gap_type == GapType::kUint16) return visit_gaps<uint16_t>(in, visit);
-  return visit_gaps<int32_t>(in, visit);
-}
-
-// Rows of a column must ascend for the kernels; only COLUMNS may bring them in any order.
-template <class T>
-void sort_rows(Csc<T>* w) {
-  std::vector<std::pair<int32_t, T>> column;
-  for (int64_t c = 0; c < w->n; ++c) {
-    const auto first = w->row.begin() + w->start[c], last = w->row.begin() + w->start[c + 1];
-    if (std::is_sorted(first, last)) continue;
-    column.clear();
-    for (int64_t i = w->start[c]; i < w->start[c + 1]; ++i) column.emplace_back(w->row[i], w->value[i]);
-    std::stable_sort(column.begin(), column.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (size_t i = 0; i < column.size(); ++i) {
-      w->row[w->start[c] + i] = column[i].first;
-      w->value[w->start[c] + i] = column[i].second;
-    }
-  }
+  if (in.gap_type == GapType::kUint8) return visit_delta<uint8_t>(in, visit);
+  if (in.gap_type == GapType::kUint16) return visit_delta<uint16_t>(in, visit);
+  return visit_delta<int32_t>(in, visit);
 }
 
 }  // namespace
 
+std::string wrong_shape(const Encoded& in) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // so K N + 7 is an int64 as well
+  if (in.k >= 1 && in.n >= 1 && in.k <= kMost && in.n <= kMost) return "";
+  return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
+}
+
 template <class T>
 std::string decode(const Encoded& in, Csc<T>* out) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // so K N + 7 is an int64 as well
-  if (in.k < 1 || in.n < 1 || in.k > kMost || in.n > kMost) {
-    return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
-  }
-  if (in.encoding != Encoding::kColumns && (in.k > kMostInputs || in.k > kMostWeights / in.n)) {
+  if (in.encoding == Encoding::kColumns) return "gaps of columns are for kernels of columns";
+  if (std::string wrong = wrong_shape(in); !wrong.empty()) return wrong;
+  if (in.k > kMostInputs || in.k > kMostWeights / in.n) {
     return "a matrix of shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is too large to be packed";
   }
   const bool bitmask = in.encoding == Encoding::kBitmask;
@@ -121,7 +90,6 @@ std::string decode(const Encoded& in, Csc<T>* out) {
     out->row[at] = static_cast<int32_t>(row);
     out->value[at] = values[i];
   });
-  if (in.encoding == Encoding::kColumns) sort_rows(out);
   return "";
 }
 

@@ -18,8 +18,9 @@ enum class GapType { kUint8, kUint16, kInt32 };
 struct Encoded {
   Encoding encoding;
   int64_t k, n;
-  const int32_t* rows = nullptr;      // kColumns: [count]
-  const void* positions = nullptr;    // bitmask bytes, or gaps
+  const uint8_t* high = nullptr;      // kColumns: [high_count], 1 or count, high parts of the gaps
+  int64_t high_count = 0;
+  const void* positions = nullptr;    // bitmask bytes, or gaps (kColumns: their low parts)
   int64_t position_count = 0;         // bytes of the bitmask, or number of gaps
   GapType gap_type = GapType::kUint8;  // kDelta, kColumns
   const void* values = nullptr;       // float, int8_t or bits of bfloat16 [count]
@@ -35,7 +36,10 @@ constexpr int64_t kMostInColumn = std::numeric_limits<int32_t>::max() / (255 * 1
 constexpr int64_t kMostWeights = int64_t{1} << 32;
 constexpr int64_t kMostInputs = int64_t{1} << 22;
 
-// Fills `out`; returns an empty string, or what is wrong with the encoding.
+// What is wrong with the shape; empty if nothing.
+std::string wrong_shape(const Encoded& in);
+
+// Fills `out`; returns an empty string, or what is wrong with the encoding, which must not be kColumns.
 template <class T>
 std::string decode(const Encoded& in, Csc<T>* out);
 

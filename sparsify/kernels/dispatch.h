@@ -13,9 +13,10 @@ struct KernelInfo {
   std::string name;
   Format format;
   Isa isa;  // lowest path that can run it
-  Fp32Factory make_fp32;  // kFp32, kColumns
+  Fp32Factory make_fp32;  // kFp32
   Int8Factory make_int8;  // kInt8
   Bf16Factory make_bf16;  // kBf16
+  ColumnsFactory make_columns;  // kColumns
 };
 
 const char* isa_name(Isa isa);

@@ -1,5 +1,5 @@
-// The reference of every float kernel, and the kernel of COLUMNS: one row, one column, one product at a time, each
-// rounded, in order of k. Compiled without auto-vectorisation. Needs no memory but W, however large K and N.
+// The reference of every float kernel: one row, one column, one product at a time, each rounded, in order of k. Compiled
+// without auto-vectorisation.
 #include "contract.h"
 #include "epilogue-inl.h"
 #include "vector_scalar.h"
@@ -43,10 +43,6 @@ class Fp32Scalar final : public Product {
 }  // namespace
 
 std::unique_ptr<Product> fp32_scalar(const Csc<float>& w, Epilogue epilogue) {
-  return std::make_unique<Fp32Scalar>(w, std::move(epilogue));
-}
-
-std::unique_ptr<Product> columns_scalar(const Csc<float>& w, Epilogue epilogue) {
   return std::make_unique<Fp32Scalar>(w, std::move(epilogue));
 }
 

@@ -61,13 +61,15 @@ class Product:
         self._library = _typed_library()
         self.shape = weight.shape
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-        rows = weight.positions[0] if weight.encoding is Encoding.COLUMNS else None
-        positions = weight.positions[-1]
+        positions, *parts = weight.positions
+        high = parts[0] if parts else None
+        self._values = weight.values  # kernels of columns read them where they are
         self._handle = self._library.sparsify_pack(
             kernel.encode(),
             _ENCODINGS.index(weight.encoding),
             *weight.shape,
-            _pointer(rows),
+            _pointer(high),
+            0 if high is None else high.size,
             _pointer(positions),
             positions.size,
             positions.itemsize,
@@ -116,7 +118,7 @@ def _typed_library() -> ctypes.CDLL:
     found.sparsify_pack.restype = pointer
     found.sparsify_pack.argtypes = [
         ctypes.c_char_p, ctypes.c_int, size, size,  # kernel, encoding, shape
-        pointer, pointer, size, ctypes.c_int, pointer, size,  # rows, positions, values
+        pointer, size, pointer, size, ctypes.c_int, pointer, size,  # high parts, positions, values
         pointer, pointer, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t,  # scale, bias, activation, message
     ]  # fmt: skip
     found.sparsify_run.argtypes = [pointer, pointer, size, pointer, pointer]

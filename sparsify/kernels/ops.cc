@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "columns_weights.h"
 #include "decode.h"
 #include "dispatch.h"
 #include "ort_api.h"
@@ -141,9 +142,11 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
   encoded.values = values.data;
   encoded.count = values.size();
   if (op.encoding == Encoding::kColumns) {
-    encoded.rows = static_cast<const int32_t*>(constant(info, 1, "rows", ort::kInt32, encoded.count).data);
+    const Tensor high = constant(info, 2, "high", ort::kUint8, -1);
+    encoded.high = static_cast<const uint8_t*>(high.data);
+    encoded.high_count = high.size();
   }
-  const Tensor positions = constant(info, at - 1, "positions");
+  const Tensor positions = constant(info, 1, "positions");
   if (op.encoding == Encoding::kBitmask && positions.type != ort::kUint8) throw Failure{"the bitmask is not uint8"};
   if (op.encoding != Encoding::kBitmask) encoded.gap_type = gap_type(positions);
   encoded.positions = positions.data;
@@ -157,6 +160,14 @@ std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory
   const std::string wrong = decode(encoded, &w);
   if (!wrong.empty()) throw Failure{wrong};
   return make(w, std::move(epilogue));
+}
+
+// The values stay where they are: onnxruntime keeps a constant for as long as the session.
+std::unique_ptr<Product> columns(const Encoded& encoded, Epilogue epilogue, ColumnsFactory make) {
+  ColumnsWeights w;
+  const std::string wrong = pack_columns(encoded, std::move(epilogue), &w);
+  if (!wrong.empty()) throw Failure{wrong};
+  return make(std::move(w));
 }
 
 struct Kernel {
@@ -177,6 +188,7 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
   switch (op.format) {
     case Format::kInt8: product = pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8); break;
     case Format::kBf16: product = pack<uint16_t>(encoded, std::move(epilogue), kernel.make_bf16); break;
+    case Format::kColumns: product = columns(encoded, std::move(epilogue), kernel.make_columns); break;
     default: product = pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
   }
   return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n, op.residual ? op.residual_at() : 0});
@@ -262,8 +274,8 @@ int input_type(const OrtCustomOp* op, size_t index) {
   if (index == at) return o.value_type();
   if (index == at + 1) return ort::kInt64;
   if (index == 0 || index > at + 1) return ort::kFloat;
-  if (index < at - 1) return ort::kInt32;
-  return o.encoding == Encoding::kBitmask ? ort::kUint8 : ort::kUndefined;  // gaps: one of three types
+  if (index == 2 || o.encoding == Encoding::kBitmask) return ort::kUint8;
+  return ort::kUndefined;  // gaps: one of three types
 }
 
 Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual) {

@@ -1,6 +1,22 @@
 #include "scratch.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace sparsify {
+
+void prefer_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr int64_t kHuge = 1 << 21;  // bytes
+  if (bytes < 2 * kHuge) return;
+  const auto start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge, last = (start + static_cast<uintptr_t>(bytes)) / kHuge * kHuge;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
 
 namespace {
 
@@ -11,7 +27,9 @@ struct Arena {
   uint8_t* get(int64_t bytes) {
     if (size < bytes) {
       size = 0;
+      memory.reset();
       memory = aligned<uint8_t>(bytes);
+      prefer_huge_pages(memory.get(), bytes);
       size = bytes;
     }
     return memory.get();

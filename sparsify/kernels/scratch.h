@@ -28,6 +28,10 @@ Aligned<T> aligned(int64_t count) {
   return Aligned<T>(static_cast<T*>(p));
 }
 
+// Asks for pages of 2 MB where the system gives them on request: random reads of 20 MB took 13 ns each with pages of
+// 4 KB (Zen 3, virtual machine). A hint; small allocations are left alone.
+void prefer_huge_pages(void* memory, int64_t bytes);
+
 // The calling thread's arena of at least `bytes`; its contents last until the thread asks again.
 uint8_t* scratch(int64_t bytes);
 

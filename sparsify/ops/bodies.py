@@ -62,6 +62,7 @@ FIRST, SECOND, THIRD, LAST = (make_tensor("c", _INT64, [1], [i]) for i in (0, 1,
 AXIS_0 = make_tensor("c", _INT64, [], [0])
 COLUMN = make_tensor("c", _INT64, [2], [-1, 1])
 ONE_INT64 = make_tensor("c", _INT64, [], [1])
+HIGH_PART = make_tensor("c", _INT64, [], [65536])
 TWO_INT32 = make_tensor("c", _INT32, [], [2])
 POWERS = make_tensor("c", _INT32, [8], [1, 2, 4, 8, 16, 32, 64, 128])
 OFFSET_UINT8 = make_tensor("c", _UINT8, [], [128])
@@ -211,20 +212,23 @@ def SparseMatMulBf16Delta(X, gaps, values, shape, bias):
 
 
 @script(_sparsify, default_opset=op16)
-def SparseMatMulColumns(X, rows, gaps, values, shape, bias):
+def SparseMatMulColumns(X, low, high, values, shape, bias):
     """Gather, scale, scatter-add: W is never dense. From opset 16 on (ScatterND adds)."""
     first, second = op16.Constant(value=FIRST), op16.Constant(value=SECOND)
     last = op16.Constant(value=LAST)
     k = op16.Slice(shape, first, second, first)
     n = op16.Slice(shape, second, op16.Constant(value=THIRD), first)
+    gaps = op16.Cast(low, to=_INT64) + op16.Cast(high, to=_INT64) * op16.Constant(value=HIGH_PART)
+    position = op16.CumSum(gaps, op16.Constant(value=AXIS_0)) - op16.Constant(value=ONE_INT64)
+    columns = position / k
+    rows = position - columns * k
     tokens = op16.Transpose(op16.Reshape(X - Poison(X, shape), op16.Concat(last, k, axis=0)), perm=[1, 0])
     m = op16.Slice(op16.Shape(tokens), second, op16.Constant(value=THIRD), first)
     picked = op16.Gather(tokens, rows, axis=0)
     column = op16.Constant(value=COLUMN)
     terms = picked * op16.Reshape(values, column)
-    index = op16.Reshape(op16.CumSum(op16.Cast(gaps, to=_INT64), op16.Constant(value=AXIS_0)), column)
     zeros = op16.ConstantOfShape(op16.Concat(n, m, axis=0))
-    total = op16.ScatterND(zeros, index, terms, reduction="add")
+    total = op16.ScatterND(zeros, op16.Reshape(columns, column), terms, reduction="add")
     outer = op16.Slice(op16.Shape(X), first, last, first)
     shape_of_y = op16.Concat(outer, n, axis=0)
     return op16.Reshape(op16.Transpose(total, perm=[1, 0]), shape_of_y, allowzero=1) + bias

@@ -35,6 +35,7 @@ def test_neon_kernels_agree_with_scalar_under_an_emulator(tmp_path: Path) -> Non
     assert "int8_neon (neon): checked" in second
     assert "fp32_panel_neon (neon): checked" in second
     assert "bf16_by_fp32_neon (neon): checked" in second
+    assert "columns_neon (neon): checked" in second
 
 
 @pytest.mark.slow

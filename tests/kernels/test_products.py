@@ -43,7 +43,7 @@ def test_every_path_of_this_cpu_has_a_kernel_of_its_own_and_one_of_every_format_
     assert {k.isa for k in INT8 + BF16} == set(paths)
     for path in paths[:-1]:
         below = paths[paths.index(path) : -1]
-        assert {k.format for k in KERNELS if k.isa in below} == set(TYPES) - {"columns"}
+        assert {k.format for k in KERNELS if k.isa in below} == set(TYPES)
 
 
 @pytest.mark.parametrize("kernel", INT8, ids=_name)
@@ -186,7 +186,8 @@ ARGUMENTS = np.concatenate(
 
 def _applied(kernel: Kernel, activation: str, x: np.ndarray) -> np.ndarray:
     """The activation of x [n], as an epilogue computes it: n columns without weights, and x for a bias."""
-    weight = encode(np.zeros((1, x.size), TYPES[kernel.format]))
+    zeros = np.zeros((1, x.size), TYPES[kernel.format])
+    weight = encode_columns(csc_array(zeros)) if kernel.format == "columns" else encode(zeros)
     scale = np.ones(x.size, np.float32) if kernel.format == "int8" else None
     with Product(kernel.name, weight, x, scale, activation) as packed:
         return packed.run(np.zeros((1, 1), np.float32))[0]
@@ -272,7 +273,7 @@ def _broken(weight: EncodedWeight) -> dict[str, EncodedWeight]:
     "what", ["one value too few", "positions cut short", "a position outside", "a gap of zero", "no columns"]
 )
 @pytest.mark.parametrize("encoding", [Encoding.BITMASK, Encoding.DELTA])
-@pytest.mark.parametrize("kernel", KERNELS, ids=_name)
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.format != "columns"], ids=_name)
 def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: str) -> None:
     dense = np.zeros((5, 5), TYPES[kernel.format])
     dense[::2, ::2] = 1  # 25 bits: the last byte of the mask has 7 bits outside
@@ -280,6 +281,63 @@ def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: 
     weight = _broken(encode(dense, encoding))[what]
     with pytest.raises(ValueError, match=r"positions|bitmask|gaps|matrix"):
         Product(kernel.name, weight, bias, bias)
+
+
+COLUMNS = [k for k in KERNELS if k.format == "columns"]
+
+
+@pytest.mark.parametrize("kernel", COLUMNS, ids=_name)
+def test_broken_columns_are_refused(kernel: Kernel) -> None:
+    good = encode_columns(csc_array(np.eye(5, dtype=np.float32)))
+    (low, high), values = good.positions, good.values
+    broken = {
+        "positions and values": [(low * 2, high), (low * 0, high)],
+        "gaps number": [(low[:-1], high), (low, np.zeros(2, np.uint8)), (low, np.zeros(0, np.uint8))],
+        "high part of all gaps": [(low, np.ones(1, np.uint8))],
+        "expected uint8 or uint16": [(low.astype(np.int32), high)],
+    }
+    bias = np.zeros(5, np.float32)
+    for says, forms in broken.items():
+        for positions in forms:
+            with pytest.raises(ValueError, match=says):
+                Product(kernel.name, EncodedWeight((5, 5), Encoding.COLUMNS, positions, values), bias)
+    for shape in ((5, 0), (0, 5), (2**31, 5)):
+        with pytest.raises(ValueError, match="not a matrix"):
+            Product(kernel.name, EncodedWeight(shape, Encoding.COLUMNS, good.positions, values), bias)
+    with pytest.raises(ValueError, match="not gaps of columns"):
+        Product(kernel.name, encode(np.eye(5, dtype=np.float32)), bias)
+    with pytest.raises(ValueError, match="for kernels of columns"):
+        Product("fp32_scalar", good, bias)
+
+
+@pytest.mark.parametrize("kernel", COLUMNS, ids=_name)
+@pytest.mark.parametrize(("k", "rows"), [(300, 0), (300, 2), (300, 40), (300, 256), (70_000, 1), (70_000, 7)])
+def test_columns_of_every_length(kernel: Kernel, k: int, rows: int) -> None:
+    # Full columns are several tasks, and behind them stand more empty ones than a task may have.
+    rng = np.random.default_rng(rows)
+    dense = np.zeros((k, 40), np.float32)
+    dense[:, 5] = rng.standard_normal(k)
+    dense[:, 39] = rng.standard_normal(k)
+    dense[::9, 6:30] = rng.standard_normal((len(dense[::9]), 24))
+    empty = 40_000
+    weight = encode_columns(csc_array(dense[:, np.r_[np.arange(30), np.full(empty, 30), 39]]))
+    bias = rng.standard_normal(weight.shape[1]).astype(np.float32)
+    x = rng.standard_normal((rows, k)).astype(np.float32)
+    with Product(kernel.name, weight, bias) as packed:
+        y = packed.run(x)
+        if rows:
+            x[-1, k - 1] = np.inf  # meets no weight but those of full columns
+            spoiled = packed.run(x)
+            assert np.isnan(spoiled[-1]).all()
+            assert np.array_equal(spoiled[:-1], y[:-1])
+            x[-1, k - 1] = 0
+    used = dense[:, np.r_[np.arange(30), 30, 39]]
+    some = np.r_[np.arange(31), empty + 30]
+    if rows:
+        with Product(kernel.name, weight, bias) as packed:
+            y = packed.run(x)
+        assert np.array_equal(y[:, 30 : 30 + empty], np.broadcast_to(bias[30 : 30 + empty], (rows, empty)))
+    assert np.all(np.abs(y[:, some] - product(x, used, bias[some])) <= product_bound(x, used, bias[some]))
 
 
 def test_unknown_kernel_is_refused() -> None:

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <memory>
 
+#include "columns_weights.h"
 #include "decode.h"
 #include "driver.h"
 
@@ -60,13 +61,47 @@ bool decode_and_multiply(const Encoded& encoded) {
     report("an encoding was let through with positions outside");
     return true;
   }
-  const bool columns = encoded.encoding == Encoding::kColumns;
-  constexpr Format format = std::is_same_v<T, int8_t>     ? Format::kInt8
-                            : std::is_same_v<T, uint16_t> ? Format::kBf16
-                                                          : Format::kFp32;
-  // Only COLUMNS may repeat a position, and only its kernel takes that.
-  if (!columns) multiply(w, format);
-  if (columns && format == Format::kFp32) multiply(w, Format::kColumns);
+  multiply(w, std::is_same_v<T, int8_t> ? Format::kInt8 : std::is_same_v<T, uint16_t> ? Format::kBf16 : Format::kFp32);
+  return true;
+}
+
+// Columns as packed cover every weight and column once, in order, and their rows are inside.
+bool inside(const ColumnsWeights& w) {
+  int64_t at = 0, column = 0;
+  for (const ColumnsWeights::Task& task : w.tasks) {
+    const bool same_column = task.part > 0 && task.first == column - 1;
+    if (task.start != at || (task.first != column && !same_column) || task.last <= task.first) return false;
+    if (task.count > ColumnsWeights::kMostInTask) return false;
+    int64_t before = 0;
+    for (int32_t c = task.first; task.part < 0 && c < task.last; before = w.end[c++]) {
+      if (w.end[c] < before || w.end[c] > task.count) return false;
+    }
+    at += task.count;
+    column = task.last;
+  }
+  for (int64_t i = 0; i < w.count; ++i) {
+    const void* row = w.row.get();
+    if ((w.near ? static_cast<const uint16_t*>(row)[i] : static_cast<const uint32_t*>(row)[i]) >= w.k) return false;
+  }
+  return at == w.count && column == w.n;
+}
+
+bool pack_and_multiply(const Encoded& encoded) {
+  Epilogue epilogue;
+  epilogue.bias.assign(encoded.n > 0 && encoded.n < 100 ? static_cast<size_t>(encoded.n) : 0, 0.5f);
+  for (const int64_t rows : {int64_t{1}, int64_t{9}}) {
+    for (const KernelInfo& kernel : runnable(Format::kColumns)) {
+      ColumnsWeights w;
+      if (!pack_columns(encoded, epilogue, &w).empty()) return false;
+      if (!inside(w)) {
+        report("an encoding of columns was let through with positions outside");
+        return true;
+      }
+      const std::vector<float> x(static_cast<size_t>(rows * w.k), 1.0f);
+      std::vector<float> y(static_cast<size_t>(rows * w.n));
+      kernel.make_columns(std::move(w))->run(x.data(), rows, nullptr, y.data(), ReversedPool());
+    }
+  }
   return true;
 }
 
@@ -94,16 +129,18 @@ bool random_encoding(Random& random) {
     for (int64_t i = 0; i < size; ++i) in.count += __builtin_popcount(positions.bytes[i]);
     if (in.count < 0) in.count = 0;
   }
-  Buffer rows(random, 4 * in.count, 255), values(random, 4 * in.count, 255);
+  in.high_count = random() % 4 == 0 ? in.count : 1;
+  if (random() % 32 == 0) in.high_count = below(random, 4);
+  Buffer high(random, in.high_count, 0), values(random, 4 * in.count, 255);
+  if (in.high_count > 0 && random() % 8 == 0) high.bytes[below(random, in.high_count)] = 1;
   for (int64_t i = 0; i < in.count; ++i) {
-    const auto row = static_cast<int32_t>(below(random, 71));
-    if (random() % 256 != 0) std::memcpy(rows.bytes.get() + 4 * i, &row, 4);
     const float value = static_cast<float>(below(random, 5)) - 2.0f;
     std::memcpy(values.bytes.get() + 4 * i, &value, 4);
   }
   in.positions = positions.bytes.get();
-  in.rows = reinterpret_cast<const int32_t*>(rows.bytes.get());
+  in.high = high.bytes.get();
   in.values = values.bytes.get();
+  if (in.encoding == Encoding::kColumns) return pack_and_multiply(in);
   switch (random() % 3) {
     case 0: return decode_and_multiply<int8_t>(in);
     case 1: return decode_and_multiply<uint16_t>(in);

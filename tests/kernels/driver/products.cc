@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "columns_weights.h"
 #include "driver.h"
 
 namespace sparsify {
@@ -160,6 +161,35 @@ Csc<uint16_t> bits_of(const Csc<float>& w) {
   return out;
 }
 
+// The encoding COLUMNS of a matrix; gaps of 16 bits, their high parts only where one is needed.
+struct Gaps {
+  std::vector<uint16_t> low;
+  std::vector<uint8_t> high;
+  const Csc<float>& w;
+
+  explicit Gaps(const Csc<float>& from) : w(from) {
+    int64_t before = -1;
+    for (int64_t c = 0; c < w.n; ++c) {
+      for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) {
+        const int64_t position = c * w.k + w.row[i], gap = position - before;
+        low.push_back(static_cast<uint16_t>(gap));
+        high.push_back(static_cast<uint8_t>(gap >> 16));
+        before = position;
+      }
+    }
+    if (std::all_of(high.begin(), high.end(), [](uint8_t h) { return h == 0; })) high.assign(1, 0);
+  }
+
+  std::unique_ptr<Product> product(const KernelInfo& kernel, const Epilogue& epilogue) const {
+    const int64_t count = w.nnz();
+    Encoded in{Encoding::kColumns, w.k, w.n, high.data(), static_cast<int64_t>(high.size()), low.data(), count,
+               GapType::kUint16, w.value.data(), count};
+    ColumnsWeights packed;
+    if (const std::string wrong = pack_columns(in, epilogue, &packed); !wrong.empty()) report("COLUMNS: " + wrong);
+    return kernel.make_columns(std::move(packed));
+  }
+};
+
 // |error| <= gamma (sum |x w| + |bias|), gamma = (n + 1) u / (1 - (n + 1) u), u = 2^-24, in any order of summation
 // (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it; the sum with the residual is
 // rounded once more: u (|product| + |residual|), and no |product| is more than its bound above |exact|. bf16: of rounded
@@ -175,8 +205,11 @@ void check_float(Random& random, const Shape& shape, Format format) {
   const Epilogue epilogue = random_epilogue(random, shape.n, false, relu ? Activation::kRelu : Activation::kNone);
   const auto residual = random_residual(random, shape);
   const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
+  const Gaps gaps(w);
   for (const KernelInfo& kernel : runnable(format)) {
-    const auto product = bf16 ? kernel.make_bf16(bits_of(w), epilogue) : kernel.make_fp32(w, epilogue);
+    const auto product = bf16                           ? kernel.make_bf16(bits_of(w), epilogue)
+                         : format == Format::kColumns ? gaps.product(kernel, epilogue)
+                                                      : kernel.make_fp32(w, epilogue);
     const auto y = run(*product, given, residual, shape, kernel.name);
     for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
       const int64_t m = i / shape.n, c = i % shape.n;
@@ -213,7 +246,10 @@ void check_products(Random& random, int layers) {
     for (int i = 0; i < 4; ++i) check_int8(random, shape);
     check_float(random, shape, Format::kFp32);
     check_float(random, shape, Format::kBf16);
+    check_float(random, shape, Format::kColumns);
   }
+  // Rows of 32 bits, and columns of several tasks.
+  for (const int64_t rows : {1, 3, 40}) check_float(random, {70001, 3, rows}, Format::kColumns);
 }
 
 }  // namespace sparsify
