@@ -11,6 +11,7 @@ from sparsify.api.samples import DataSource, read
 from sparsify.audit import DriftReport
 from sparsify.audit import audit as compare
 from sparsify.audit.attribution import MEMORY, THRESHOLD
+from sparsify.audit.changes import changes
 from sparsify.budget import Budget
 from sparsify.budget import parse as parse_budget
 from sparsify.modelio import Source
@@ -69,14 +70,16 @@ def report_of(
     """What `sparsify audit` reports; arguments as of `audit`."""
     found = audit(base, candidate, data, budget, **options)
     drift = facts.drift(found)
+    places = {name: facts.model(source) for name, source in (("base", base), ("candidate", candidate))}
+    differ = changes(intake.load(base), intake.load(candidate), places["base"]["sha256"])
     return {
         "kind": "audit",
         "title": "Sparsify: audit",
         "summary": facts.verdict(drift),
         "accepted": bool(found),
         **facts.place(),
-        "base": facts.model(base),
-        "candidate": facts.model(candidate),
+        **places,
+        "changes": facts.finite(differ.to_dict()),
         "drift": drift,
         "layers": [row.to_dict() for row in found.layers],
         "attribution": found.attribution.to_dict() if found.attribution else None,

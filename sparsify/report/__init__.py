@@ -9,7 +9,8 @@ from pathlib import Path
 from sparsify.errors import UsageError
 from sparsify.files import check_folder, write_bytes
 from sparsify.report import html, junit, markdown
-from sparsify.report.tables import Report, Table, nodes, notes, tables
+from sparsify.report.table import Report, Table
+from sparsify.report.tables import nodes, notes, tables
 from sparsify.report.terminal import drawn, show
 
 __all__ = ["FORMATS", "Report", "Table", "check", "drawn", "nodes", "notes", "show", "tables", "write"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator
 
-from sparsify.report.tables import Report, headline
+from sparsify.report.table import Report
+from sparsify.report.tables import headline
 
 
 def render(report: Report) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparsify.report.tables import Report, Table, headline, notes, tables
+from sparsify.report.table import Report, Table
+from sparsify.report.tables import headline, notes, tables
 
 
 def render(report: Report) -> str:

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sparsify.report import units
-
-Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to be drawn. A column whose name starts with `>` holds numbers: it is aligned to the right."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(column.lstrip(">") for column in self.columns)
-
-    @property
-    def numeric(self) -> tuple[bool, ...]:
-        return tuple(column.startswith(">") for column in self.columns)
+from sparsify.report import audit_tables, units
+from sparsify.report.table import Report, Table
 
 
 def headline(report: Report) -> str:
     """The one sentence that the report comes down to."""
-    return str(report.get("summary", ""))
+    return ". ".join(part for part in (str(report.get("summary", "")), audit_tables.layers_sentence(report)) if part)
 
 
 def notes(report: Report) -> list[str]:
     """What a reader must know to judge the figures."""
-    return list((report.get("drift") or {}).get("notes") or [])
+    said = [audit_tables.stamp_sentence(report), *((report.get("changes") or {}).get("interface") or [])]
+    return [*(note for note in said if note), *((report.get("drift") or {}).get("notes") or [])]
 
 
 def tables(report: Report) -> list[Table]:
@@ -52,8 +34,9 @@ def _optimize(report: Report) -> Iterator[Table]:
 
 
 def _audit(report: Report) -> Iterator[Table]:
+    yield from audit_tables.changes(report)
     yield from _drift(report)
-    yield _layers(report.get("layers") or [])
+    yield from audit_tables.where(report)
 
 
 def _models(report: Report) -> Table:
@@ -115,7 +98,7 @@ def _figure(value: float | str | None, output: dict[str, Any]) -> str:
 
 def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """What became of each node, and why. Products that are no linear layers have nothing to count."""
-    prefix = _common_folder([n["name"] for n in found])
+    prefix = common_folder([n["name"] for n in found])
     start = f", names start with {prefix}" if prefix else ""
     layers = [n for n in found if n["shape"]]
     changed = [
@@ -144,7 +127,7 @@ def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
     yield Table(f"Other products, left as they are{start}", ("node", "why"), tuple(others))
 
 
-def _common_folder(names: Sequence[str]) -> str:
+def common_folder(names: Sequence[str]) -> str:
     """What all names start with, up to a slash; empty where that is not worth mentioning."""
     if len(names) < 2:
         return ""
@@ -166,11 +149,6 @@ def _passes(steps: Sequence[dict[str, Any]]) -> Table:
     ]
     columns = ("pass", ">changes", ">refusals", ">nodes after", ">size after", ">time")
     return Table("Passes", columns, tuple(rows))
-
-
-def _layers(found: Sequence[dict[str, Any]]) -> Table:
-    rows = [(r["node"], r["op"], units.number(r["own"]), units.number(r["accumulated"])) for r in found]
-    return Table("Layers (relative L2 error)", ("node", "operator", ">own", ">accumulated"), tuple(rows))
 
 
 def _bench(report: Report) -> Iterator[Table]:
@@ -200,7 +178,7 @@ def _inspect(report: Report) -> Iterator[Table]:
         ("opset", str(facts["opset"])),
     ]
     yield Table("Model", ("what", ">value"), tuple(rows))
-    prefix = _common_folder([n["name"] for n in report["nodes"]])
+    prefix = common_folder([n["name"] for n in report["nodes"]])
     layers = [
         (
             n["name"].removeprefix(prefix),
@@ -228,7 +206,7 @@ def _sensitivity(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """How far the model drifts when one layer alone is pruned, and a bar for it: each block doubles the drift."""
     if not found:
         return
-    prefix = _common_folder([row["name"] for row in found])
+    prefix = common_folder([row["name"] for row in found])
     least = min((d for row in found for d in row["drifts"] if d > 0), default=1.0)
     rows = [
         (

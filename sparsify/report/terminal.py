@@ -8,7 +8,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sparsify.report.tables import Report, Table, headline, notes, tables
+from sparsify.report.table import Report, Table
+from sparsify.report.tables import headline, notes, tables
 
 _GAP, _EDGES = 3, 2  # columns between two cells, and around a row, as SIMPLE_HEAD draws them
 _PROSE = 24  # columns that an explanation keeps as long as the name of its row can give way

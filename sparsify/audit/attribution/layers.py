@@ -59,7 +59,7 @@ class LayerDrift:
     nodes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON carries it; what is not finite is null."""
+        """As JSON carries it; what is not finite is null, as is an effect that was not measured."""
         figures = {"own": self.own, "accumulated": self.accumulated, "share": self.share, "effect": self.effect}
         return {
             "node": self.node,
@@ -107,7 +107,7 @@ class Attribution:
         return {
             "threshold": self.threshold,
             "first": self.first.node if self.first else None,
-            "suspects": [row.node for row in self.suspects],
+            "suspects": [row.value for row in self.suspects],
             "matched": self.matched,
             "by_name": self.by_name,
             "values": list(self.values),
@@ -237,8 +237,9 @@ def _drift(
 
 
 def _names(side: Side, indices: Sequence[int]) -> Iterator[str]:
-    for index in indices:
-        node = side.graph.node[index]
+    for node in (side.graph.node[index] for index in indices):
+        if node.op_type == "Constant":
+            continue
         yield name_of(node, next(o for o in node.output if o))
 
 
