@@ -19,7 +19,7 @@ from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias, stored
 from sparsify.resume import Saved
-from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.sensitivity import Goal
 from sparsify.solvers import admm, magnitude, obs, wanda
 from sparsify.solvers.moments import relative_error
@@ -165,13 +165,15 @@ class Prune(Pass):
         self, model: ir.Model, linear: Sequence[Linear], feeds: Sequence[Feed] | None, memory: int
     ) -> dict[ir.Value, _Outcome | str]:
         """Prune the weights of `linear`; what was done to each, or why nothing was."""
+        picked = {layer: chosen(layer) for layer in linear}
+        plan = {x.source: (c.pattern, c.pattern.sparsity or 0.0) for x, c in picked.items() if c and c.pattern}
         if not feeds:
-            work = _Work()
+            work = _Work(goals=plan)
             for group in groups(model, linear):
                 self._prune_group(group, self._wanted(group, work), work)
             return work.done
-        saved = Saved.of(self, model, feeds)
-        goals = self._goals(model, linear, feeds, memory, saved) if self.uneven else {}
+        saved = Saved.of((str(self), [str(choice) for choice in picked.values()]), model, feeds)
+        goals = self._goals(model, linear, feeds, memory, saved) if self.uneven else plan
         with contextlib.closing(Learner(model, feeds, memory=memory)) as learner:
             work = _Work(learner, goals)
             for number, group in enumerate(groups(model, linear)):
@@ -308,6 +310,8 @@ class Prune(Pass):
 
     def _obstacle(self, layer: Linear) -> str:
         """Why the weight of `layer` must not be changed; empty if it may."""
+        if (choice := chosen(layer)) is not None and choice.pattern is None:
+            return f"the search chose `{choice}`"
         if layer.tensor.size < self.min_size:
             return f"the weight has {layer.tensor.size} weights, fewer than {self.min_size}"
         if layer.source.is_graph_output():

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsify.graph import Linear, add_initializer, as_it_is, graph_of, names, substitute
 from sparsify.lowering import activations_of, bias_nodes, integer_obstacle, named, narrowed
-from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.solvers.quantize import LEVELS, quantize
 
 _REDUCED = 63  # 2 * 255 * 63 < 2^15
@@ -60,6 +60,9 @@ class StockInt8(Pass):
                 continue
             layer = as_it_is(layer)
             facts: dict[str, Any] = {"shape": list(layer.shape), "bytes_before": layer.tensor.nbytes}
+            if (choice := chosen(layer)) is not None and choice.format != self.name:
+                yield Refusal(layer.name, f"the search chose `{choice}`", facts)
+                continue
             matrix = layer.matrix() * np.float32(layer.alpha)
             if reason := integer_obstacle(matrix):
                 yield Refusal(layer.name, reason, facts)

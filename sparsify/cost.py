@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -65,13 +65,45 @@ def measure(
         rows: of X.
         threads: of the session.
     """
-    facts = _facts(matrix, operator, bool(np.any(arrays["bias"])), rows, threads)
+    return measure_form(
+        matrix,
+        arrays["bias"],
+        operator.activation,
+        lambda: operator_model(matrix.shape[0], arrays, operator),
+        operator.name,
+        rows=rows,
+        threads=threads,
+    )
+
+
+def measure_form(
+    matrix: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    activation: ops.Activation,
+    build: Callable[[], ir.Model],
+    form: str,
+    *,
+    rows: int,
+    threads: int,
+) -> Cost:
+    """Time the layer X W + bias, with activation, against another form of it.
+
+    Args:
+        matrix: W float32 [K, N].
+        bias: float32 [N].
+        activation: of the dense layer.
+        build: makes the other form, X [M, K] -> Y [M, N]; called if the measurement is not known yet.
+        form: the name that this form is remembered by.
+        rows: of X.
+        threads: of the session.
+    """
+    facts = _facts(matrix, form, bool(np.any(bias)), rows, threads) | {"activation": str(activation)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     if key not in _measured:
         path = cache_folder() / "cost" / f"{key}.json"
         cost = _read(path)
         if cost is None:
-            cost = _time(matrix, arrays, operator, rows, threads)
+            cost = _time(dense_model(matrix, bias, activation), build(), rows, threads)
             _write(path, facts, cost)
         _measured[key] = cost
     return _measured[key]
@@ -143,30 +175,21 @@ def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor)
 
 
-def _time(
-    matrix: npt.NDArray[np.float32],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    operator: ops.Operator,
-    rows: int,
-    threads: int,
-) -> Cost:
-    dense = dense_model(matrix, arrays["bias"], operator.activation)
-    rewritten = operator_model(matrix.shape[0], arrays, operator)
-    x = np.random.default_rng(0).standard_normal((rows, matrix.shape[0]), np.float32)
+def _time(dense: ir.Model, rewritten: ir.Model, rows: int, threads: int) -> Cost:
+    k = int(dense.graph.inputs[0].shape[1])  # type: ignore[index, arg-type]
+    x = np.random.default_rng(0).standard_normal((rows, k), np.float32)
     sessions = {name: runtime.session(m, threads=threads) for name, m in (("dense", dense), ("rewritten", rewritten))}
     timings = runtime.interleave(sessions, [{"X": x}], runs=_RUNS, limit_s=_LIMIT_S)
     return Cost(timings["dense"].median_ms, timings["rewritten"].median_ms)
 
 
-def _facts(
-    matrix: npt.NDArray[np.float32], operator: ops.Operator, biased: bool, rows: int, threads: int
-) -> dict[str, Any]:
+def _facts(matrix: npt.NDArray[np.float32], form: str, biased: bool, rows: int, threads: int) -> dict[str, Any]:
     """All that a measurement depends on."""
     return {
         "shape": list(matrix.shape),
         "nnz": int(np.count_nonzero(matrix)),
         "padded": _padded(matrix),
-        "operator": operator.name,
+        "operator": form,
         "biased": biased,
         "rows": rows,
         "threads": threads,

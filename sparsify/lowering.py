@@ -33,7 +33,7 @@ from sparsify.graph import (
     opset,
     substitute,
 )
-from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.solvers.quantize import LEVELS
 
 MAX_INPUTS = 2**22  # kMostInputs in kernels/decode.h
@@ -94,6 +94,8 @@ class Lowering(Pass):
             yield layer if isinstance(layer, Refusal) else self._lower(scope, as_it_is(layer))
 
     def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
+        if (choice := chosen(layer)) is not None and choice.format != self.name:
+            return Refusal(layer.name, f"the search chose `{choice}`", {"shape": list(layer.shape)})
         matrix = layer.matrix() if layer.alpha == 1 else layer.matrix() * np.float32(layer.alpha)
         sparsity = 1 - np.count_nonzero(matrix) / matrix.size
         facts: dict[str, Any] = {"shape": list(layer.shape), "sparsity": sparsity, "bytes_before": layer.tensor.nbytes}

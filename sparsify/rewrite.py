@@ -17,6 +17,7 @@ import onnx_ir as ir
 from sparsify import ops
 from sparsify.errors import UsageError
 from sparsify.graph import Linear, Unsupported, find_linear, node_name, opset
+from sparsify.patterns import Pattern
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,33 @@ class Finding:
 
 
 Event: TypeAlias = Change | Refusal | Finding
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a search decided for a linear layer. Passes that prune or lower keep to it; see `chosen`.
+
+    Attributes:
+        format: name of the pass that is to lower the layer; empty to leave it.
+        pattern: what its weight is pruned to first; None to keep the weight as it is.
+    """
+
+    format: str = ""
+    pattern: Pattern | None = None
+
+    def __str__(self) -> str:
+        if self.pattern is None:
+            return self.format or "left"
+        return f"{self.format} {self.pattern}"
+
+
+CHOICE = "choice"  # key of a node's `meta`; in memory only, never saved
+
+
+def chosen(layer: Linear) -> Choice | None:
+    """What a search decided for `layer`; None where there was no search, and a pass decides for itself."""
+    found: Choice | None = layer.node.meta.get(CHOICE)
+    return found
 
 
 @dataclass

@@ -111,12 +111,12 @@ def test_other_rows_threads_operators_or_patterns_are_other_measurements(folder:
     assert cost._padded(skewed) == 64 * 16
     none, relu = operator(Activation.NONE), operator(Activation.RELU)
     facts = [
-        cost._facts(balanced, none, True, 1, 1),
-        cost._facts(balanced, none, True, 2, 1),
-        cost._facts(balanced, none, True, 1, 2),
-        cost._facts(balanced, none, False, 1, 1),
-        cost._facts(balanced, relu, True, 1, 1),
-        cost._facts(skewed, none, True, 1, 1),
+        cost._facts(balanced, none.name, True, 1, 1),
+        cost._facts(balanced, none.name, True, 2, 1),
+        cost._facts(balanced, none.name, True, 1, 2),
+        cost._facts(balanced, none.name, False, 1, 1),
+        cost._facts(balanced, relu.name, True, 1, 1),
+        cost._facts(skewed, none.name, True, 1, 1),
     ]
     assert len({json.dumps(f, sort_keys=True) for f in facts}) == len(facts)
 

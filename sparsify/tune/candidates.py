@@ -1,0 +1,148 @@
+"""What a linear layer could become, and how long each form takes here: measured, one class of equal layers at a time.
+
+Layers are of one class when shape, rows, bias and activation are the same. A class is measured on the weight of its
+first layer, pruned by magnitude: times depend on how many non-zeros stand in a pattern, not on which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from sparsify import cost, graph, kernels, ops, passes
+from sparsify.graph import Linear
+from sparsify.lowering import Lowering
+from sparsify.patterns import Pattern
+from sparsify.rewrite import CHOICE, Choice
+from sparsify.solvers import magnitude
+
+BLOCK = 64
+# Non-zeros of 64: 75, 62.5, 50, 37.5, 25, 18.75, 12.5 and 6.25 %.
+KEPT = (48, 40, 32, 24, 16, 12, 8, 4)
+_KEPT_BY_EFFORT = ((32, 16), (48, 32, 16, 8), (48, 40, 32, 24, 16, 12, 8), KEPT)
+_STOCK = "stock-int8"
+EXACT, _BF16, _INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What layers of one class have in common.
+
+    Attributes:
+        shape: (K, N).
+        rows: that the layer sees.
+        biased: whether a constant is added before the activation.
+        activation: that follows.
+    """
+
+    shape: tuple[int, int]
+    rows: int
+    biased: bool
+    activation: ops.Activation
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of a layer as it is, and of each choice for it."""
+
+    dense_ms: float
+    by_choice: dict[Choice, float]
+
+
+def patterns(effort: int) -> tuple[Pattern, ...]:
+    """The patterns that are tried, by rising sparsity."""
+    return tuple(Pattern(n, BLOCK) for n in _KEPT_BY_EFFORT[effort])
+
+
+def choices(target: str, effort: int) -> tuple[Choice, ...]:
+    """What is tried besides leaving a layer as it is. bfloat16 only where the CPU multiplies it."""
+    if target == "stock":
+        return (Choice(_STOCK),)
+    floats = [EXACT, *([_BF16] if "bf16" in (kernels.isa() or "") else [])]
+    pruned = [Choice(format_, p) for p in patterns(effort) for format_ in (_INT8, *floats)]
+    return Choice(_STOCK), Choice(_INT8), *(Choice(f) for f in floats[1:]), *pruned
+
+
+def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[Kind]:
+    """The class of each of `layers`; rows are those that were observed, else 128.
+
+    What follows a layer is what `fuse-epilogue` makes of a copy of the model in which all layers are operators.
+    """
+    ends = _epilogues(model)
+    found = []
+    for layer in layers:
+        activation, biased = ends.get(layer.name, (ops.Activation.NONE, False))
+        seen = rows or int(layer.node.meta.get("rows", 128))
+        found.append(Kind(layer.shape, seen, biased, activation))
+    return found
+
+
+def measure(
+    layers: Sequence[Linear],
+    found: Sequence[Kind],
+    tried: Sequence[Choice],
+    *,
+    threads: int,
+    progress: Callable[[int, int, str], None],
+) -> dict[Kind, Times]:
+    """Times of every class in `found` [of each of `layers`], as `cost` keeps them."""
+    first = dict(reversed([*zip(found, layers, strict=True)]))
+    times: dict[Kind, Times] = {}
+    for number, (kind, layer) in enumerate(first.items()):
+        progress(number, len(first), f"time {kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows")
+        pairs = {choice: _cost(layer.matrix(), kind, choice, threads) for choice in tried}
+        known = {choice: pair for choice, pair in pairs.items() if pair is not None}
+        dense = float(np.median([pair.dense_ms for pair in known.values()])) if known else 0.0
+        # Dense and rewritten took turns: their ratio is what was measured best.
+        times[kind] = Times(dense, {choice: dense / pair.speedup for choice, pair in known.items()})
+    return times
+
+
+def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: int) -> cost.Cost | None:
+    matrix = weight if choice.pattern is None else magnitude.prune(weight, choice.pattern)[1]
+    bias = np.full(kind.shape[1], float(kind.biased), np.float32)
+    return cost.measure_form(
+        matrix,
+        bias,
+        kind.activation,
+        lambda: _rewritten(matrix, bias, kind, choice),
+        str(choice),
+        rows=kind.rows,
+        threads=threads,
+    )
+
+
+def _rewritten(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], kind: Kind, choice: Choice) -> ir.Model:
+    """The one-layer model as the pipeline would make it."""
+    model = cost.dense_model(matrix, bias, kind.activation)
+    for name in (choice.format, "fuse-epilogue"):
+        _pass(name)(model)
+    return model
+
+
+def _pass(name: str) -> Any:
+    """The pass, to be applied to whatever layer it is shown."""
+    found = cast(Any, passes.resolve(name))
+    return found(min_sparsity=0.0) if issubclass(found, Lowering) else found()
+
+
+def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool]]:
+    """Activation and presence of a bias, by the layer's name."""
+    copy = model.clone()
+    for node in copy.graph.all_nodes():
+        node.meta.pop(CHOICE, None)
+    for name in (_INT8, "fuse-epilogue"):
+        _pass(name)(copy)
+    return dict(_ends(copy))
+
+
+def _ends(model: ir.Model) -> Iterator[tuple[str, tuple[ops.Activation, bool]]]:
+    for node in model.graph.all_nodes():
+        if (operator := ops.operator_of(node)) is not None:
+            bias = graph.constant(node.inputs[-2 if operator.residual else -1])
+            yield graph.node_name(node), (operator.activation, bias is not None and bool(np.any(bias)))

@@ -1,0 +1,50 @@
+"""From choices by name to a model: the passes do the work, and keep to what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from sparsify import graph
+from sparsify.data import Feed
+from sparsify.pipeline import Pipeline, PipelineReport, parse
+from sparsify.pipeline.run import Progress, silence
+from sparsify.rewrite import CHOICE, Choice
+
+Plan = Mapping[str, Choice]  # by a layer's name
+
+PREPARE = "cleanup,detect,shrink"
+# Each takes the layers that were chosen for it. What was measured is not measured again.
+_LOWER = ("sparse-int8{min_sparsity=0}", "sparse-bf16{min_sparsity=0}", "sparse-fp32{min_sparsity=0}", "stock-int8")
+_APPLY = ",".join(("prune", *_LOWER, "fuse-epilogue"))
+
+
+def pipeline(target: str) -> Pipeline:
+    """All passes, from a model as it comes to the result."""
+    apply = "stock-int8" if target == "stock" else _APPLY
+    return Pipeline(parse(f"{PREPARE},{apply}"))
+
+
+def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
+    """`pipeline` without the passes that nothing was chosen for."""
+    needed = {choice.format for choice in plan.values()} | {"prune" for c in plan.values() if c.pattern is not None}
+    optional = {"prune", "sparse-int8", "sparse-bf16", "sparse-fp32", "stock-int8"}
+    return Pipeline(tuple(p for p in pipeline.passes if p.name not in optional or p.name in needed))
+
+
+def build(
+    model: ir.Model,
+    pipeline: Pipeline,
+    plan: Plan,
+    calibration: Sequence[Feed],
+    progress: Progress = silence,
+    **options: Any,
+) -> PipelineReport:
+    """Change `model` in place: `plan` for the layers that it names, the others are left. Options as of `Pipeline.run`."""
+    for layer in graph.linear_layers(model):
+        layer.node.meta[CHOICE] = plan.get(layer.name, Choice())
+    sample = calibration[0] if calibration else None
+    chosen = applied(pipeline, plan)
+    return chosen.run(model, sample=sample, calibration=calibration, progress=progress, **options)
