@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsify import data as feeds
 from sparsify import modelio, runtime, storage
-from sparsify.api import facts, intake
+from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, synthesise
 from sparsify.audit import DriftReport, audit
@@ -75,23 +75,25 @@ def optimize(
     rows: int | None = None,
     memory: int | None = None,
     seed: int = 0,
+    effort: int = 1,
     dump_after: tuple[str, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Make `model` faster.
+    """Make `model` faster. With a budget and neither level nor passes, search for the fastest form that keeps it.
 
     Args:
         model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; never changed.
         data: a `.npz` file, a folder or glob of them, a feed or a list of feeds. Half of the samples calibrate, the
             other half judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
         budget: what the drift must keep to, such as "cosine>=0.99"; needs data.
-        level: 0 to 3; 2 if not given, 3 if there is data.
+        level: 0 to 3; if not given the search with a budget, 3 with data alone, else 2.
         passes: a pipeline instead of a level.
         target: "portable" or "stock".
         threads: that the model will run on; one for each physical core if not given.
         rows: that linear layers will see; those seen in the data if not given.
         memory: MiB to keep while learning from data, more goes to disk; a quarter of the machine's if not given.
         seed: of everything random.
+        effort: 0 to 3, of the search: how many sparsities and how many plans it tries.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -102,6 +104,7 @@ def optimize(
     budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
+    searching.check_effort(effort)
     threads = threads or default_threads()
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
     base = intake.load(model)
@@ -109,7 +112,15 @@ def optimize(
     calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
 
+    talk = progress or silence
+    searched = None
+    if budgets and passes is None and level is None and calibration:
+        settings = {"target": target, "threads": threads, "rows": rows, "effort": effort, "progress": talk}
+        searched = searching.search(base, calibration, budgets, seed=seed, **settings)
     candidate = modelio.load(base)
+    if searched is not None:
+        pipeline, calibration = searched.pipeline, [*searched.learn]
+        searched.mark(candidate)
     ran = pipeline.run(
         candidate,
         sample=sample,
@@ -120,15 +131,17 @@ def optimize(
     )
     table = nodes.rows(ran)
     changed, reason = _gain(pipeline, ran, table)
+    if searched is not None:
+        changed, reason = searched.verdict(changed, reason)
+        searched.tell(table)
     latency = None
-    talk = progress or silence
     if changed and storage.is_large(base.graph):
         reason += "; too large to be timed as a whole"
     elif changed and sample is not None:
         talk(0, 1, "time both models")
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
-        if samples and latency["speedup"] <= 1 and _promises_speed(pipeline):
+        if samples and latency["speedup"] <= 1 and (searched is not None or _promises_speed(pipeline)):
             changed, reason = False, f"the whole model would be no faster ({latency['speedup']:.2f}x)"
             table = [{**row, "decision": nodes.LEFT, "reason": reason} for row in table]
     result = candidate if changed else base
@@ -158,6 +171,7 @@ def optimize(
         latency=latency,
         passes=[step.to_dict() for step in ran.steps],
         nodes=table,
+        search=None if searched is None else searched.to_dict(latency),
     )
 
 

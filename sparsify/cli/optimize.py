@@ -25,7 +25,12 @@ def run(
     level: Annotated[
         int | None,
         typer.Option(
-            "-O", metavar="LEVEL", min=0, max=3, show_default=False, help="0 to 3; 2, with data 3, if not given."
+            "-O",
+            metavar="LEVEL",
+            min=0,
+            max=3,
+            show_default=False,
+            help="0 to 3; if not given 2, 3 with data, a search with a budget.",
         ),
     ] = None,
     passes: Annotated[
@@ -45,6 +50,10 @@ def run(
     reports: options.Reports = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
+    effort: Annotated[
+        int,
+        typer.Option("--effort", min=0, max=3, help="Of the search that a --budget without -O and --passes asks for."),
+    ] = 1,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when nothing could be gained.")] = False,
     dump_after: Annotated[
         tuple[str, Path] | None,
@@ -71,6 +80,7 @@ def run(
             rows=rows,
             memory=memory,
             seed=seed,
+            effort=effort,
             dump_after=dump_after,
             progress=listener,
         )

@@ -24,7 +24,7 @@ from sparsify.solvers import magnitude
 BLOCK = 64
 # Non-zeros of 64: 75, 62.5, 50, 37.5, 25, 18.75, 12.5 and 6.25 %.
 KEPT = (48, 40, 32, 24, 16, 12, 8, 4)
-_KEPT_BY_EFFORT = ((32, 16), (48, 32, 16, 8), (48, 40, 32, 24, 16, 12, 8), KEPT)
+_PROBED = ((32, 16), (32, 16, 8), (48, 32, 16, 8), KEPT)  # by effort: where drift is measured
 _STOCK = "stock-int8"
 EXACT, _BF16, _INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
 
@@ -54,9 +54,15 @@ class Times:
     by_choice: dict[Choice, float]
 
 
+def probed(effort: int) -> tuple[Pattern, ...]:
+    """The patterns that drift is measured at, by rising sparsity."""
+    return tuple(Pattern(n, BLOCK) for n in _PROBED[effort])
+
+
 def patterns(effort: int) -> tuple[Pattern, ...]:
-    """The patterns that are tried, by rising sparsity."""
-    return tuple(Pattern(n, BLOCK) for n in _KEPT_BY_EFFORT[effort])
+    """The patterns to choose from: those between the first and the last that drift is measured at."""
+    most, *_, least = _PROBED[effort]
+    return tuple(Pattern(n, BLOCK) for n in KEPT if least <= n <= most)
 
 
 def choices(target: str, effort: int) -> tuple[Choice, ...]:

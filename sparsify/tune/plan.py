@@ -18,7 +18,7 @@ Plan = Mapping[str, Choice]  # by a layer's name
 PREPARE = "cleanup,detect,shrink"
 # Each takes the layers that were chosen for it. What was measured is not measured again.
 _LOWER = ("sparse-int8{min_sparsity=0}", "sparse-bf16{min_sparsity=0}", "sparse-fp32{min_sparsity=0}", "stock-int8")
-_APPLY = ",".join(("prune", *_LOWER, "fuse-epilogue"))
+_APPLY = ",".join(("prune{min_size=1}", *_LOWER, "fuse-epilogue"))
 
 
 def pipeline(target: str) -> Pipeline:
@@ -34,6 +34,12 @@ def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
     return Pipeline(tuple(p for p in pipeline.passes if p.name not in optional or p.name in needed))
 
 
+def mark(model: ir.Model, plan: Plan) -> None:
+    """Tell the linear layers of `model` what was chosen for them: nothing for those that `plan` does not name."""
+    for layer in graph.linear_layers(model):
+        layer.node.meta[CHOICE] = plan.get(layer.name, Choice())
+
+
 def build(
     model: ir.Model,
     pipeline: Pipeline,
@@ -42,9 +48,8 @@ def build(
     progress: Progress = silence,
     **options: Any,
 ) -> PipelineReport:
-    """Change `model` in place: `plan` for the layers that it names, the others are left. Options as of `Pipeline.run`."""
-    for layer in graph.linear_layers(model):
-        layer.node.meta[CHOICE] = plan.get(layer.name, Choice())
+    """Change `model` in place: `plan` for the layers that it names. `options` are those of `Pipeline.run`."""
+    mark(model, plan)
     sample = calibration[0] if calibration else None
     chosen = applied(pipeline, plan)
     return chosen.run(model, sample=sample, calibration=calibration, progress=progress, **options)

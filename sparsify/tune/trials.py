@@ -1,0 +1,147 @@
+"""Plans that are built and audited, each a better guess at the one that uses a budget up.
+
+With D the limit of the summed drifts (`knapsack`): a plan that broke the budget bounds D from above by its own sum, one
+that kept it bounds D from below. Between the two the next D is where the budget would be used up if usage grew with
+the sum, and the geometric middle where that lies outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from sparsify.audit import audit
+from sparsify.budget import Budget
+from sparsify.data import Feed
+from sparsify.pipeline.run import Progress
+from sparsify.tune import knapsack
+from sparsify.tune.knapsack import Option
+from sparsify.tune.plan import Plan, build, pipeline
+from sparsify.tune.usage import start, usage
+
+_ENOUGH = 0.85  # share of the budget from which on another trial gains next to nothing
+_AIM = 0.95  # share of it to aim at: predictions scatter, and what breaks the budget is worth nothing
+_GUESSES = 20  # limits that are tried for a plan that was not tried yet; they cost no build
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan that was built and audited.
+
+    Attributes:
+        limit: D, of the summed drifts.
+        plan: by layer.
+        saved_ms: of all layers together, as predicted.
+        usage: the most that any budget was used, 1 is all of it; inf where an output is no longer finite.
+        passed: inside every budget.
+        what: one sentence a verdict.
+        stepped_down: layers that run slower than in the last plan that broke the budget.
+    """
+
+    limit: float
+    plan: Plan
+    saved_ms: float
+    usage: float
+    passed: bool
+    what: tuple[str, ...]
+    stepped_down: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON carries it; the plan as text."""
+        return {
+            "limit": self.limit,
+            "saved_ms": self.saved_ms,
+            "usage": self.usage,
+            "passed": self.passed,
+            "verdicts": list(self.what),
+            "stepped_down": list(self.stepped_down),
+            "plan": {name: str(choice) for name, choice in self.plan.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """All that a trial needs; attributes as the arguments of `search`.
+
+    Attributes:
+        names, options: of each layer.
+    """
+
+    model: ir.Model
+    names: Sequence[str]
+    options: Sequence[Sequence[Option]]
+    learn: Sequence[Feed]
+    check: Sequence[Feed]
+    budgets: Sequence[Budget]
+    target: str
+    threads: int
+    seed: int
+    progress: Progress
+
+    def trials(self, count: int) -> tuple[Trial, ...]:
+        """At most `count` of them, in order; none where no form of any layer pays."""
+        done: list[Trial] = []
+        limit, low, high = start(self.budgets), 0.0, math.inf
+        most = sum(max(o.drift for o in of_layer) for of_layer in self.options)
+        for _ in range(count * _GUESSES):
+            limit = min(limit, most)
+            taken = knapsack.solve(self.options, limit)
+            known = next((t for t in done if t.plan == self._plan(taken)), None)
+            if known is None:
+                if len(done) == count or not any(o.choice.format for o in taken):
+                    break
+                self.progress(len(done), count, f"try a plan, {len(done) + 1} of at most {count}")
+                known = self._try(limit, taken, done)
+                done.append(known)
+            spent = sum(option.drift for option in taken)
+            if not known.passed:
+                high = min(high, spent)
+            elif known.usage >= _ENOUGH or limit >= most:
+                break
+            else:
+                low = max(low, limit)
+            limit = _next(spent, known.usage, low, high)
+        return tuple(done)
+
+    def _plan(self, taken: Sequence[Option]) -> Plan:
+        return {name: option.choice for name, option in zip(self.names, taken, strict=True)}
+
+    def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial]) -> Trial:
+        plan = self._plan(taken)
+        candidate = self.model.clone()
+        build(candidate, pipeline(self.target), plan, self.learn)
+        found = audit(self.model, candidate, self.check, budgets=self.budgets, seed=self.seed, threads=self.threads)
+        return Trial(
+            limit,
+            plan,
+            saved_ms=sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.options, taken, strict=True)),
+            usage=usage(found, self.budgets),
+            passed=bool(found),
+            what=tuple(v.what for v in found.verdicts),
+            stepped_down=self._stepped_down(taken, done),
+        )
+
+    def _stepped_down(self, taken: Sequence[Option], done: Sequence[Trial]) -> tuple[str, ...]:
+        """Layers that become slower than in the last trial that broke the budget."""
+        broken = next((trial for trial in reversed(done) if not trial.passed), None)
+        if broken is None:
+            return ()
+        before = (
+            next(o.cost for o in of_layer if o.choice == broken.plan[name])
+            for name, of_layer in zip(self.names, self.options, strict=True)
+        )
+        return tuple(name for name, option, cost in zip(self.names, taken, before, strict=True) if option.cost > cost)
+
+
+def _next(spent: float, used: float, low: float, high: float) -> float:
+    """The next D, inside the bracket."""
+    aim = spent * _AIM / used if 0 < used < math.inf else spent * (0.25 if used else 4.0)
+    if low < aim < high:
+        return aim
+    if high == math.inf:
+        return max(aim, low * 2)
+    return math.sqrt(low * high) if low > 0 else high / 4

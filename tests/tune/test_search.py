@@ -1,0 +1,121 @@
+"""The search, with times that are given instead of measured: what it chooses follows from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import sparsify
+from sparsify import modelio, tune
+from sparsify.audit import audit
+from sparsify.budget import parse
+from sparsify.graph import Linear
+from sparsify.rewrite import Choice
+from sparsify.tune import candidates
+from sparsify.tune.candidates import Kind, Times
+from tests import small
+
+DATA = [small.feed(seed, 32) for seed in range(8)]
+
+
+def given_times(
+    layers: Sequence[Linear], found: Sequence[Kind], tried: Sequence[Choice], **_: Any
+) -> dict[Kind, Times]:
+    """In proportion to the weights that are left, int8 at half of it."""
+
+    def ms(kind: Kind, choice: Choice) -> float:
+        density = 1.0 if choice.pattern is None else 1 - (choice.pattern.sparsity or 0)
+        return density * kind.shape[0] * kind.shape[1] * (0.5 if "int8" in choice.format else 1)
+
+    return {kind: Times(kind.shape[0] * kind.shape[1], {c: ms(kind, c) for c in tried}) for kind in found}
+
+
+@pytest.fixture(autouse=True)
+def _times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "measure", given_times)
+
+
+def search(budget: str, target: str = "portable", effort: int = 1) -> tune.Found:
+    model = modelio.load(small.mlp())
+    return tune.search(model, DATA[:6], DATA[6:], [parse(budget)], target=target, threads=1, effort=effort)
+
+
+def test_what_it_returns_keeps_the_budget_on_the_samples_that_checked_it() -> None:
+    found = search("cosine>=0.97")
+    assert found.plan
+    best = next(t for t in found.trials if t.plan == found.plan)
+    assert best.passed
+    assert best.saved_ms == max(t.saved_ms for t in found.trials if t.passed)
+    model = modelio.load(small.mlp())
+    changed = modelio.load(small.mlp())
+    tune.build(changed, tune.pipeline("portable"), found.plan, DATA[:6])
+    assert audit(model, changed, DATA[6:], budgets=["cosine>=0.97"])
+
+
+def test_a_wider_budget_saves_more_time() -> None:
+    saved = []
+    for budget in ("cosine>=0.9999", "cosine>=0.99", "cosine>=0.8"):
+        found = search(budget)
+        saved.append(max(t.saved_ms for t in found.trials if t.passed))
+    assert saved == sorted(saved)
+    assert saved[0] < saved[-1]
+
+
+def test_a_budget_that_nothing_keeps_leaves_no_plan_and_tells_how_far_off_it_was() -> None:
+    found = search("max_abs<=1e-9")
+    assert found.plan == {}
+    assert found.trials
+    assert all(not trial.passed and trial.usage > 1 for trial in found.trials)
+
+
+def test_later_plans_name_the_layers_that_were_stepped_down() -> None:
+    found = search("sqnr_db>=15", effort=2)
+    after = [b for a, b in zip(found.trials, found.trials[1:], strict=False) if not a.passed and b.limit < a.limit]
+    for trial in after:
+        assert trial.stepped_down
+        assert set(trial.stepped_down) <= set(trial.plan)
+
+
+def test_the_stock_target_uses_nothing_of_ours() -> None:
+    found = search("cosine>=0.9", target="stock")
+    assert {choice.format for choice in found.plan.values()} == {"stock-int8"}
+
+
+def test_the_same_times_and_seed_give_the_same_plan() -> None:
+    assert search("cosine>=0.97").plan == search("cosine>=0.97").plan
+
+
+def test_optimize_searches_when_there_is_a_budget_and_no_method() -> None:
+    result = sparsify.optimize(small.mlp(), DATA, "cosine>=0.97", threads=1)
+    assert result.accepted
+    trials = result.report["search"]["trials"]
+    assert any(trial["passed"] for trial in trials)
+    for row in result.report["nodes"]:
+        names = [a["choice"] for a in row["alternatives"]]
+        assert names[0] == "left"
+        assert len(names) > 1
+        assert row["decision"] == "left" or row["drift_share"] > 0
+
+
+def test_optimize_gives_the_input_back_when_no_plan_keeps_the_budget() -> None:
+    model = modelio.load(small.mlp())
+    result = sparsify.optimize(model, DATA, "max_abs<=1e-9", threads=1)
+    assert not result.changed
+    assert "the closest" in result.reason
+    assert modelio.serialize(result.model) == modelio.serialize(model)
+
+
+def test_a_plan_is_carried_out_as_it_was_chosen() -> None:
+    model = modelio.load(small.mlp())
+    layers = [x.name for x in sparsify.graph.linear_layers(model)]
+    plan = {layers[0]: Choice("sparse-int8", candidates.Pattern(16, 64)), layers[1]: Choice()}
+    tune.build(model, tune.pipeline("portable"), plan, DATA[:2])
+    (node,) = [n for n in model.graph if n.domain == "ai.sparsify"]
+    assert isinstance(node, ir.Node)
+    values = next(v.const_value.numpy() for v in node.inputs if v.const_value is not None and v.name.endswith("values"))
+    assert np.count_nonzero(values) <= small.INPUTS * small.HIDDEN // 4
+    assert [n.op_type for n in model.graph if n.domain == ""] == ["Gemm"]

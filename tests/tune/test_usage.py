@@ -1,0 +1,48 @@
+"""How much of a budget is used up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from sparsify.audit import DriftReport, audit
+from sparsify.budget import parse
+from sparsify.tune.usage import start, usage
+from tests import small
+
+
+def drift(text: str) -> DriftReport:
+    halves = small.mlp(), small.mlp()
+    for tensor in halves[1].graph.initializer:
+        if tensor.name == "b2":
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    return audit(*halves, [small.feed()], budgets=[text])
+
+
+@pytest.mark.parametrize("loose", ["cosine>=-1", "sqnr_db>=-100", "relative_l2<=1e9", "max_abs<=1e9"])
+def test_a_drift_that_is_just_allowed_uses_all_of_the_budget(loose: str) -> None:
+    budget = parse(loose)
+    (verdict,) = drift(loose).verdicts
+    exact = replace(budget, limit=verdict.bound)
+    assert usage(drift(str(exact)), [exact]) == pytest.approx(1, rel=1e-9)
+    assert usage(drift(loose), [budget]) < 1
+
+
+def test_losses_are_squared_errors() -> None:
+    looser, strict = parse("relative_l2<=0.8"), parse("relative_l2<=0.4")
+    assert usage(drift(str(strict)), [strict]) == pytest.approx(4 * usage(drift(str(looser)), [looser]))
+
+
+def test_no_budget_allows_what_is_not_finite() -> None:
+    broken = small.mlp()
+    broken.graph.initializer[0].raw_data = b"\xff" * len(broken.graph.initializer[0].raw_data)
+    budget = parse("max_abs<=1e9")
+    assert usage(audit(small.mlp(), broken, [small.feed()], budgets=[budget]), [budget]) == math.inf
+
+
+def test_the_strictest_budget_says_where_to_start() -> None:
+    assert start([parse("cosine>=0.99"), parse("sqnr_db>=30")]) == pytest.approx(1e-3)
+    assert start([parse("cosine>=0.99")]) == pytest.approx(0.02)
+    assert start([parse("relative_l2<=0.1")]) == pytest.approx(0.01)
