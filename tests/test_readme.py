@@ -89,7 +89,8 @@ def test_command_says_what_readme_says(verb: str, text: str, transcript: dict[st
 def test_the_report_is_what_the_docs_say(sandbox: Path, root: Path):
     report = json.loads((sandbox / "report.json").read_text())
     documented = (root / "docs" / "reports.md").read_text()
-    tables = (report, report["drift"], *report["drift"]["outputs"].values(), *report["nodes"], *report["passes"])
+    drift = report["drift"] or {"outputs": {}}  # a busy machine may find that nothing pays
+    tables = (report, drift, *drift["outputs"].values(), *report["nodes"], *report["passes"])
     undocumented = {key for table in tables for key in table if f"`{key}`" not in documented}
     assert not undocumented
     assert {node["name"] for node in report["nodes"]} == {"layer1", "layer2", "layer3"}

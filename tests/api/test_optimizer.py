@@ -73,28 +73,13 @@ def test_audits_only_samples_that_did_not_calibrate() -> None:
     assert result.drift.outputs["y"].metrics == again.outputs["y"].metrics
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ("half", "the weight is FLOAT16, not FLOAT"),
-        ("old", "opset 9 is below 11"),
-    ],
-)
-def test_says_which_kind_of_model_it_cannot_rewrite(change: str, says: str) -> None:
+def test_says_which_kind_of_model_it_cannot_rewrite() -> None:
     proto = small.mlp()
-    if change == "old":
-        proto.opset_import[0].version = 9
-    else:
-        for tensor in proto.graph.initializer:
-            tensor.CopyFrom(
-                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
-            )
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    proto.opset_import[0].version = 9
     result = sparsify.optimize(proto)
     assert not result.changed
-    assert says in result.reason
-    assert [says in row["reason"] for row in result.report["nodes"]] == [True, True]
+    assert "opset 9 is below 11" in result.reason
+    assert ["opset 9 is below 11" in row["reason"] for row in result.report["nodes"]] == [True, True]
 
 
 def test_what_was_optimised_before_can_be_optimised_again(tmp_path: Path) -> None:
