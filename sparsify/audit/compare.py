@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsify import budget as budgets_
 from sparsify import data, runtime
-from sparsify.audit import metrics
+from sparsify.audit import metrics, persample
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
 from sparsify.audit.metrics import Floats, Sum
 from sparsify.audit.report import DriftReport, OutputDrift, check_outputs, judge
@@ -93,20 +93,21 @@ class _Drift:
         self.tensor = True
         self.float = False
         self.distribution = True
-        self._samples: list[Floats] = []
+        self._samples: list[Floats] = []  # of each feed
+        self._sources: list[str | None] = []
 
     @property
     def size(self) -> int:
         return int(sum(s[:, Sum.SIZE].sum() for s in self._samples))
 
-    def add(self, base: Array, candidate: Array, rows: int | None) -> None:
+    def add(self, base: Array, candidate: Array, rows: int | None, source: str | None) -> None:
         self.float = metrics.is_float(base)
         if base.size and self.distribution:
             self.distribution = metrics.is_distribution(base)
         aligned = rows is not None and base.ndim > 0 and base.shape[0] == rows
         samples = rows if aligned and rows is not None else 1
-        if samples:
-            self._samples.append(metrics.sums(base, candidate, samples))
+        self._samples.append(metrics.sums(base, candidate, samples) if samples else np.zeros((0, len(Sum))))
+        self._sources.append(source)
 
     def summary(self, seed: int, asked: bool) -> OutputDrift:
         samples = np.concatenate(self._samples)
@@ -122,6 +123,7 @@ class _Drift:
             exact=bool(total[Sum.MATCHES] == total[Sum.SIZE]),
             mismatches=int(total[Sum.MISMATCHES]),
             unseen_share=metrics.unseen_share(len(samples)),
+            per_sample=persample.of(self._samples, self._sources, self.float),
         )
 
     def notes(self, measured: bool) -> list[str]:
@@ -143,7 +145,7 @@ class _Drift:
 def _compare(old: Session, new: Session, feed: Feed, drifts: dict[str, _Drift]) -> None:
     rows = data.rows(feed, old.get_inputs())
     before, after = runtime.run(old, feed), runtime.run(new, feed)
-    where = str(getattr(feed, "source", "a feed"))
+    source = getattr(feed, "source", None)
     for name, drift in drifts.items():
         base, candidate = before[name], after[name]
         if not isinstance(base, np.ndarray) or not isinstance(candidate, np.ndarray):
@@ -153,10 +155,10 @@ def _compare(old: Session, new: Session, feed: Feed, drifts: dict[str, _Drift]) 
             raise InputError(
                 f"output `{name}` is {base.dtype} {list(base.shape)} in the base "
                 f"but {candidate.dtype} {list(candidate.shape)} in the candidate",
-                where=where,
+                where=str(source or "a feed"),
                 hint="only models of the same interface can be compared",
             )
-        drift.add(base, candidate, rows)
+        drift.add(base, candidate, rows, None if source is None else str(source))
 
 
 def _same_names(kind: str, base: Iterable[Any], candidate: Iterable[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.metrics import CONFIDENCE, Estimate
+from sparsify.audit.persample import PerSample
 from sparsify.budget import METRICS, Budget
 from sparsify.errors import UsageError
 
@@ -25,6 +26,7 @@ class OutputDrift:
         exact: every element is equal.
         mismatches: elements that are NaN or infinite in one model and not, or otherwise, in the other.
         unseen_share: the share of all samples that may exceed `max_abs`, at 95 % confidence.
+        per_sample: drift of each.
     """
 
     name: str
@@ -33,6 +35,7 @@ class OutputDrift:
     exact: bool
     mismatches: int
     unseen_share: float
+    per_sample: PerSample
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it; a value that is not finite is null, and `exact` or `mismatches` say which."""
@@ -45,6 +48,7 @@ class OutputDrift:
                 name: {"value": _finite(e.value), "low": _finite(e.low), "high": _finite(e.high)}
                 for name, e in self.metrics.items()
             },
+            "per_sample": self.per_sample.to_dict(),
         }
 
 
