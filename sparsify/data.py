@@ -70,7 +70,7 @@ class TensorSpec:
             element = kind.removeprefix("tensor(").removesuffix(")")
             return cls(value.name, _ONNXRUNTIME_TYPES.get(element, element), tuple(map(_dimension, value.shape)))
         dims = None if value.shape is None else tuple(map(_dimension, (getattr(d, "value", d) for d in value.shape)))
-        if value.dtype is None:
+        if value.dtype is None or value.dtype.name == "UNDEFINED":
             return cls(value.name, None, dims)
         return cls(value.name, "str" if value.dtype.name == "STRING" else value.dtype.numpy().name, dims)
 

@@ -151,7 +151,7 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
     """
     if node.domain != "" or node.op_type not in ("MatMul", "Gemm"):
         return None
-    x, weight = node.inputs[0], node.inputs[1]
+    x, weight = (*node.inputs, None, None)[:2]
     if x is None or weight is None:
         return Unsupported(node, "an operand is missing")
     if (found := _stored(weight)) is None:

@@ -152,3 +152,10 @@ def test_drop_unused_follows_the_chain_and_spares_what_is_read():
     model = model_of("v = Identity(w) y = MatMul(x, w)")
     graph.drop_unused(model.graph.initializers["w"])
     assert list(model.graph.initializers) == ["w"]
+
+
+def test_a_product_without_a_second_operand_is_no_layer():
+    x = ir.val("x", ir.DataType.FLOAT, [2, 2])
+    found = find_linear(ir.Node("", "MatMul", [x]))
+    assert isinstance(found, Unsupported)
+    assert "missing" in found.reason

@@ -42,6 +42,8 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
+_NORMAL = 1.959964  # the normal distribution's 97.5 % point
+_RATES = ("top1_agreement", "agreement")
 _RESAMPLES = 2000
 _BLOCK = 2_000_000  # counts drawn at a time: 16 MB
 _CLASS_WORDS = re.compile(r"(?:^|[^a-z])(?:logit|prob|softmax|score|class)")
@@ -145,6 +147,10 @@ def intervals(samples: Floats, metrics: list[str], seed: int) -> dict[str, Estim
     are order statistics of 2000 resamples, taken outwards, and contain the value. With few samples percentile
     intervals are too narrow (by about the ratio of Student's t to the normal quantile); with one they are a point.
 
+    A rate (top1_agreement, agreement) of exactly 0 or 1 leaves the bootstrap nothing to vary, which would call few
+    samples proof. There the bounds are those of Wilson (1927) with every sample counted once, however many rows it
+    has: with z = 1.96 at most z^2 / (n + z^2) from the value. Outputs that are equal in every bit keep theirs.
+
     For max_abs the bootstrap says nothing upwards: no resample exceeds the largest that was seen, and no
     distribution-free upper bound on a population's maximum exists. `high` is therefore the largest seen, and
     what it is good for is `unseen_share`. `low` is the bootstrap's 2.5 % point in closed form: the maximum of a
@@ -164,6 +170,8 @@ def intervals(samples: Floats, metrics: list[str], seed: int) -> dict[str, Estim
         ordered = np.sort(spread)  # np.quantile interpolates even between infinities
         low, high = ordered[math.floor(_TAIL * (len(spread) - 1))], ordered[math.ceil((1 - _TAIL) * (len(spread) - 1))]
         found[name] = Estimate(value, float(np.minimum(low, value)), float(np.maximum(high, value)))
+        if name in _RATES and value in (0.0, 1.0) and total[Sum.MATCHES] != total[Sum.SIZE]:
+            found[name] = _unanimous(value, len(samples))
     return found
 
 
@@ -174,6 +182,12 @@ def unseen_share(n: int) -> float:
     probability less than (1 - p)^n = 0.05; hence p = 1 - 0.05^(1/n), about 3/n.
     """
     return float(1 - (1 - CONFIDENCE) ** (1 / n))
+
+
+def _unanimous(value: float, n: int) -> Estimate:
+    """Wilson's interval for a rate that is 0 or 1 in n samples."""
+    room = _NORMAL**2 / (n + _NORMAL**2)
+    return Estimate(value, value - room, value) if value else Estimate(value, value, value + room)
 
 
 def _cosine(b: Floats, c: Floats, same: npt.NDArray[np.bool_]) -> Floats:

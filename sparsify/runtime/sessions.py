@@ -108,10 +108,13 @@ def session_inputs(session: Session, feed: Mapping[str, Array]) -> Feed:
 
 @contextmanager
 def input_errors(where: str) -> Iterator[None]:
-    """Turn what onnxruntime refuses into an InputError about `where`."""
+    """Turn what onnxruntime refuses into an InputError about `where`.
+
+    Its binding raises a plain RuntimeError for types that it cannot hand over.
+    """
     try:
         yield
-    except _REFUSALS as error:
+    except (*_REFUSALS, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise InputError(f"onnxruntime refuses it: {text}", where=where) from error
 

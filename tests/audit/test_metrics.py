@@ -240,3 +240,21 @@ def test_blocks_of_resamples_add_up(monkeypatch: pytest.MonkeyPatch):
     drawn = metrics._resample(gaussian_samples(np.random.default_rng(0), 20), seed=0)
     assert drawn.shape == (2000, len(Sum))
     assert (drawn[:, Sum.COUNT] == 20).all()
+
+
+@pytest.mark.parametrize("n", [1, 10, 597])
+def test_unanimous_rates_are_bounded_by_wilson(n: int):
+    base = np.tile([2.0, 1.0], (n, 1))
+    samples = metrics.sums(base, base * 1.5, n)  # another output, the same classes
+    found = metrics.intervals(samples, ["top1_agreement"], seed=0)["top1_agreement"]
+    z2 = 1.959964**2
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(n / (n + z2))  # Wilson's lower bound at p = 1
+    never = metrics.intervals(metrics.sums(base, base[:, ::-1], n), ["top1_agreement"], seed=0)["top1_agreement"]
+    assert (never.value, never.low, never.high) == (0, 0, pytest.approx(z2 / (n + z2)))
+
+
+def test_an_output_that_is_equal_in_every_bit_agrees_for_sure():
+    base = np.tile([2.0, 1.0], (3, 1))
+    found = metrics.intervals(metrics.sums(base, base, 3), ["top1_agreement"], seed=0)["top1_agreement"]
+    assert (found.low, found.high) == (1, 1)
