@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparsify import formats
+from sparsify import formats, storage
 from sparsify.graph import FloatArray
 from sparsify.lowering import Encoded, Lowering, NotEncodable, integer_obstacle
 from sparsify.solvers.quantize import quantize
@@ -44,4 +44,5 @@ class SparseInt8(Lowering):
         if reason := integer_obstacle(weight):
             raise NotEncodable(reason)
         values, scale = quantize(weight)
+        storage.forget(weight)  # the largest layer of a model decides how much memory all this takes
         return Encoded(formats.encode(values), scale)

@@ -85,7 +85,7 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
         UsageError: `path` is the file that the model was loaded from, or cannot be written.
     """
     path = Path(path)
-    large = _tensor_bytes(model) > limit
+    large = _tensor_bytes(model) > limit or storage.is_large(model.graph)
     data = path.with_name(f"{path.name}.{digest(model)[:_DIGITS]}.data") if large else None
     _refuse_own_files(model, (path, data) if data else (path,))
     with replacing(path, then=lambda: _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])) as folder:
@@ -163,8 +163,8 @@ def identity(model: str | Path | ir.Model) -> tuple[str, int]:
 
 
 def fits_message(model: ir.Model) -> bool:
-    """Whether all its tensors fit into one protobuf message."""
-    return _tensor_bytes(model) <= INLINE_LIMIT
+    """Whether all its tensors fit into one protobuf message, and into memory to make one."""
+    return _tensor_bytes(model) <= INLINE_LIMIT and not storage.is_large(model.graph)
 
 
 # Reading ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ a disk (`TMPDIR=/a/disk`; a `/tmp` in memory would defeat the purpose).
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,17 @@ def share(source: ir.Graph, copy: ir.Graph) -> None:
     """Let `copy` go on where `source` was."""
     if _SCRATCH in source.meta:
         copy.meta[_SCRATCH] = source.meta[_SCRATCH]
+
+
+def forget(array: npt.NDArray[Any]) -> None:
+    """Take the pages of a mapped array out of memory until somebody looks again; of others nothing is taken."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def is_large(graph: ir.Graph) -> bool:
