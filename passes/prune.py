@@ -85,8 +85,8 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
 
-    pattern: Pattern = _HALF  # `unstructured`, `per-column` or N:M
-    sparsity: float = 0.0  # share of zeros, for `unstructured` and `per-column`; N:M implies its own
+    pattern: Pattern = _HALF  # `unstructured`, `per-column`, N:M or `4x1` blocks
+    sparsity: float = 0.0  # share of zeros; N:M implies its own
     min_size: int = 4096  # weights; smaller matrices are left alone
     method: str = "auto"  # auto, admm, obs, wanda or magnitude
     levels: int = LEVELS  # `admm` rounds what it keeps to this many steps on either side of 0; 0 keeps real numbers

@@ -1,7 +1,10 @@
-"""Which weights of W [K, N] may be non-zero: anywhere, as many in each column, or N of every M inputs of a column.
+"""Which weights of W [K, N] may be non-zero: anywhere, as many in each column, N of every M inputs, or in blocks.
 
 N:M blocks run along K and start at row 0. Where M does not divide K the last block has L < M rows
 and keeps ceil(N * L / M) of them, so that no column's tail is emptied.
+
+Blocks `4x1` are 4 consecutive outputs (columns) of one input, kept or dropped together; the last block of an input has
+fewer where 4 does not divide N.
 
 Ties are broken towards the lower row, then the lower column: the same scores give the same mask.
 """
@@ -22,43 +25,52 @@ Scores = npt.NDArray[np.floating]
 class Pattern:
     """At most `n` non-zero weights in every `m` consecutive inputs of a column; anywhere when `m` is 0.
 
-    With `by_column` they may stand anywhere in a column, but every column keeps as many as the others.
+    With `by_column` they may stand anywhere in a column, but every column keeps as many as the others. With `width`
+    above 1 they come in blocks of so many columns of one row.
     """
 
     n: int = 0
     m: int = 0
     by_column: bool = False
+    width: int = 1
 
     def __post_init__(self) -> None:
         if self.by_column and self.m:
             raise ValueError("a pattern N:M gives every column as many weights already")
         if self.m and not 0 < self.n < self.m:
             raise ValueError(f"a pattern N:M needs 0 < N < M, got {self.n}:{self.m}")
+        if self.width < 1 or (self.width > 1 and (self.m or self.by_column)):
+            raise ValueError("a pattern of N columns by 1 row needs N >= 1, and nothing else")
         if not self.m and self.n:
             raise ValueError("a pattern without blocks has no N")
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """`unstructured`, `per-column`, or `N:M` such as `16:64`.
+        """`unstructured`, `per-column`, `N:M` such as `16:64`, or `Nx1` such as `4x1`.
 
         Raises:
             ValueError: anything else.
         """
         if text in ("unstructured", "per-column"):
             return cls(by_column=text == "per-column")
+        if (match := re.fullmatch(r"(\d+)x1", text)) and int(match[1]) > 1:
+            return cls(width=int(match[1]))
         if (match := re.fullmatch(r"(\d+):(\d+)", text)) is None or match[2] == "0":
-            raise ValueError(f"a pattern is `unstructured`, `per-column` or `N:M` such as `16:64`, got `{text}`")
+            known = "`unstructured`, `per-column`, `N:M` such as `16:64`, or `Nx1` such as `4x1`"
+            raise ValueError(f"a pattern is {known}, got `{text}`")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         if self.m:
             return f"{self.n}:{self.m}"
+        if self.width > 1:
+            return f"{self.width}x1"
         return "per-column" if self.by_column else "unstructured"
 
     @property
     def oriented(self) -> bool:
         """Whether it matters which dimension of a matrix its columns are."""
-        return self.m > 0 or self.by_column
+        return self.m > 0 or self.by_column or self.width > 1
 
     @property
     def sparsity(self) -> float | None:
@@ -69,7 +81,7 @@ class Pattern:
         """The mask [K, N] of weights to keep: those of the highest `scores` [K, N] that the pattern allows.
 
         Args:
-            scores: importance of each weight, no NaN.
+            scores: importance of each weight, not negative, no NaN; blocks count the sum of their squares.
             sparsity: share of zeros, 0 to 1; not used by N:M, which implies its own.
 
         Raises:
@@ -84,8 +96,11 @@ class Pattern:
         if self.by_column:
             keep = len(scores) - round(sparsity * len(scores))
             return np.asarray(_highest(scores[None], keep)[0])
-        keep = scores.size - round(sparsity * scores.size)
-        return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
+        if self.width > 1 and scores.size:
+            starts = np.arange(0, scores.shape[1], self.width)
+            blocks = np.add.reduceat(np.square(scores, dtype=np.float64), starts, axis=1)
+            return np.repeat(_flat(blocks, sparsity), self.width, axis=1)[:, : scores.shape[1]]
+        return _flat(scores, sparsity)
 
     def satisfied(self, mask: Mask) -> bool:
         """Whether the non-zeros in `mask` [K, N] are allowed."""
@@ -118,6 +133,12 @@ def tightest(mask: Mask, m: int = 64) -> Pattern | None:
     needed = np.where(counts > 0, (counts - 1) * m // lengths[:, None] + 1, 1)
     n = int(needed.max())
     return Pattern(n, m) if n < m else None
+
+
+def _flat(scores: Scores, sparsity: float) -> Mask:
+    """The highest of all scores [K, N]."""
+    keep = scores.size - round(sparsity * scores.size)
+    return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
 
 
 def _counts(mask: Mask, m: int) -> npt.NDArray[np.int64]:

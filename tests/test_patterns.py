@@ -7,12 +7,12 @@ from hypothesis.extra import numpy as hnp
 from sparsify.patterns import Pattern, tightest
 
 
-@pytest.mark.parametrize("text", ["unstructured", "per-column", "16:64", "2:4"])
+@pytest.mark.parametrize("text", ["unstructured", "per-column", "16:64", "2:4", "4x1"])
 def test_parses_what_it_prints(text):
     assert str(Pattern.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "64", "64:16", "4:4", "0:4", "0:0", "a:b", "-1:4", "2:4:8"])
+@pytest.mark.parametrize("text", ["", "64", "64:16", "4:4", "0:4", "0:0", "a:b", "-1:4", "2:4:8", "1x1", "0x1", "4x2"])
 def test_refuses_what_is_no_pattern(text):
     with pytest.raises(ValueError, match="N"):
         Pattern.parse(text)
@@ -53,6 +53,19 @@ def test_per_column_keeps_the_highest_of_each(scores, sparsity):
     assert np.take_along_axis(mask, order, axis=0).all()
     assert pattern.oriented
     assert not Pattern().oriented
+
+
+@given(_SCORES, st.floats(0, 1), st.integers(2, 4))
+def test_blocks_are_kept_or_dropped_together_and_the_heaviest_stay(scores, sparsity, width):
+    pattern = Pattern(width=width)
+    mask = pattern.project(scores, sparsity)
+    blocks = [slice(i, i + width) for i in range(0, scores.shape[1], width)]
+    kept = np.stack([mask[:, block].all(axis=1) for block in blocks], axis=1)
+    assert (kept == np.stack([mask[:, block].any(axis=1) for block in blocks], axis=1)).all()
+    assert (~kept).sum() == round(sparsity * kept.size)
+    energy = np.stack([np.square(scores[:, block]).sum(axis=1) for block in blocks], axis=1)
+    assert energy[kept].min(initial=np.inf) >= energy[~kept].max(initial=0)
+    assert pattern.oriented
 
 
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 21), st.integers(1, 4))), st.integers(2, 8))

@@ -36,7 +36,7 @@ def prune(weight: F32, moment: npt.NDArray[np.floating], pattern: Pattern, spars
     for first in range(0, len(weight), block):
         last = min(first + block, len(weight))
         rows = slice(first, last)
-        scores = (current[rows] / np.diag(upper)[rows, None]) ** 2
+        scores = np.abs(current[rows]) / np.diag(upper)[rows, None]  # the root: blocks of a pattern add up squares
         mask[rows] = pattern.project(scores, sparsity)
         errors = _prune_block(current[rows], mask[rows], upper[rows, rows])
         current[last:] -= upper[rows, last:].T @ errors
