@@ -74,7 +74,7 @@ def rows() -> dict[str, str]:
         for level in task.levels:
             for method in METHODS:
                 how = _OPTIONS.get(method, f"method={method}")
-                found[f"{key} {level} {method}"] = f"prune{{pattern={level},{how}}}{int8}"
+                found[f"{key} {level} {method}"] = f"prune{{min_size=1,pattern={level},{how}}}{int8}"
         for name in peer.ROWS:
             found[f"{key} {name}"] = ""
     return found
