@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(shell find sparsify/kernels -name '*.cc' -o -name '*
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench fuzz-native wheel clean
+.PHONY: help demo test test-kernels test-all lint format bench fuzz-native wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: $(READY) ## make a real transformer faster, measure its drift, and run the
 
 test: $(READY) ## the tests (minutes)
 	@$(BIN)/python -m pytest
+
+test-kernels: $(READY) ## every kernel of this architecture, AVX-512 emulated where need be, under sanitizers
+	@$(BIN)/python -m pytest -m '' tests/kernels/test_driver.py
 
 test-all: $(READY) ## the tests, the slow ones too
 	@$(BIN)/python -m pytest -m ''

@@ -55,6 +55,7 @@ def test_kernels_and_decoding_are_clean_under_sanitizers(tmp_path: Path) -> None
 
 @pytest.mark.skipif("avx2" not in isas(), reason="the emulation is for x86 with AVX2")
 @_needs("g++")
+@pytest.mark.slow
 def test_every_kernel_of_x86_agrees_with_scalar_and_is_clean_under_sanitizers(tmp_path: Path) -> None:
     """AVX-512, which this CPU may lack, in plain C++: the whole ladder is checked on every machine."""
     checked = _run("run_sanitized.sh", tmp_path, "20", "emulated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
@@ -320,7 +321,8 @@ def test_columns_of_every_length(kernel: Kernel, k: int, rows: int) -> None:
     dense[:, 39] = rng.standard_normal(k)
     dense[::9, 6:30] = rng.standard_normal((len(dense[::9]), 24))
     empty = 40_000
-    weight = encode_columns(csc_array(dense[:, np.r_[np.arange(30), np.full(empty, 30), 39]]))
+    parts = (csc_array(dense[:, :30]), csc_array((k, empty), dtype=np.float32), csc_array(dense[:, 39:]))
+    weight = encode_columns(csc_array(scipy.sparse.hstack(parts)))
     bias = rng.standard_normal(weight.shape[1]).astype(np.float32)
     x = rng.standard_normal((rows, k)).astype(np.float32)
     with Product(kernel.name, weight, bias) as packed:
