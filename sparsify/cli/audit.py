@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,14 @@ def run(
     budget: options.Budgets = None,
     reports: options.Reports = None,
     layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
+    memory: Annotated[
+        int | None,
+        typer.Option("--memory", metavar="MIB", min=1, show_default=False, help="For values of layers at a time."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", min=0, show_default=False, help="Of drift, to name the first layer over it."),
+    ] = None,
     threads: options.Threads = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -28,9 +36,12 @@ def run(
     from sparsify import api
 
     talk.check(reports)
+    asked: dict[str, Any] = {} if memory is None else {"memory": memory * 2**20}
+    if threshold is not None:
+        asked["threshold"] = threshold
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(
-            base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener
+            base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener, **asked
         )
     talk.deliver(found, reports)
     if not found["accepted"]:
