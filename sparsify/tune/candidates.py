@@ -101,15 +101,15 @@ def measure(
     times: dict[Kind, Times] = {}
     for number, (kind, layer) in enumerate(first.items()):
         progress(number, len(first), f"time {kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows")
-        pairs = {choice: _cost(layer.matrix(), kind, choice, threads) for choice in tried}
-        known = {choice: pair for choice, pair in pairs.items() if pair is not None}
-        dense = float(np.median([pair.dense_ms for pair in known.values()])) if known else 0.0
+        weight = layer.matrix()
+        pairs = {choice: _cost(weight, kind, choice, threads) for choice in tried}
+        dense = float(np.median([pair.dense_ms for pair in pairs.values()]))
         # Dense and rewritten took turns: their ratio is what was measured best.
-        times[kind] = Times(dense, {choice: dense / pair.speedup for choice, pair in known.items()})
+        times[kind] = Times(dense, {choice: dense / pair.speedup for choice, pair in pairs.items()})
     return times
 
 
-def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: int) -> cost.Cost | None:
+def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: int) -> cost.Cost:
     matrix = weight if choice.pattern is None else magnitude.prune(weight, choice.pattern)[1]
     bias = np.full(kind.shape[1], float(kind.biased), np.float32)
     return cost.measure_form(

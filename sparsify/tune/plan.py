@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx_ir as ir
 
@@ -46,10 +45,9 @@ def build(
     plan: Plan,
     calibration: Sequence[Feed],
     progress: Progress = silence,
-    **options: Any,
 ) -> PipelineReport:
-    """Change `model` in place: `plan` for the layers that it names. `options` are those of `Pipeline.run`."""
+    """Change `model` in place: `plan` for the layers that it names, the others are left."""
     mark(model, plan)
     sample = calibration[0] if calibration else None
     chosen = applied(pipeline, plan)
-    return chosen.run(model, sample=sample, calibration=calibration, progress=progress, **options)
+    return chosen.run(model, sample=sample, calibration=calibration, progress=progress)
