@@ -14,7 +14,7 @@ import onnx_ir as ir
 from sparsify import sensitivity, storage
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
-from sparsify.machine import machine
+from sparsify.machine import learning_memory
 from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias, stored
@@ -28,8 +28,6 @@ from sparsify.solvers.statistics import Statistics
 
 METHODS = ("auto", "admm", "obs", "wanda", "magnitude")
 _HALF = Pattern(32, 64)
-
-_FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
 
 _Outcome = tuple[str, dict[str, Any]]  # what was done, with facts
 
@@ -146,7 +144,7 @@ class Prune(Pass):
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         found = layers(model)
         feeds = model.meta.get(FEEDS) if self.wants_data else None
-        memory = self.memory * 2**20 or (machine().memory or _FALLBACK_MEMORY) // 4
+        memory = learning_memory(self.memory)
         linear = [layer for layer in found if isinstance(layer, Linear)]
         with one_blas_thread():
             done = self._prune_all(model, linear, feeds, memory)

@@ -14,6 +14,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _CPU_FOLDER = Path("/sys/devices/system/cpu")
 # Flags that decide which kernels can run, as Linux spells them; AVX-512 flags are kept by their prefix.
 _ISA_FLAGS = {"avx2", "fma", "avx_vnni", "amx_int8", "amx_bf16", "amx_tile", "asimd", "asimddp", "i8mm", "bf16", "sve"}
+_FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -63,6 +64,11 @@ def threads() -> int:
     """Threads to use when nobody said: one for each physical core that this process may use."""
     here = machine()
     return here.physical_cores or here.logical_cores
+
+
+def learning_memory(mib: int | None = None) -> int:
+    """Bytes to keep while learning from data: `mib` MiB, or a quarter of the machine's memory when nobody said."""
+    return mib * 2**20 if mib else (machine().memory or _FALLBACK_MEMORY) // 4
 
 
 def _usable_cores() -> frozenset[int] | None:

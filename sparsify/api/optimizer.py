@@ -76,6 +76,7 @@ def optimize(
     memory: int | None = None,
     seed: int = 0,
     effort: int = 1,
+    best_effort: bool = False,
     dump_after: tuple[str, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -94,6 +95,7 @@ def optimize(
         memory: MiB to keep while learning from data, more goes to disk; a quarter of the machine's if not given.
         seed: of everything random.
         effort: 0 to 3, of the search: how many sparsities and how many plans it tries.
+        best_effort: where no plan keeps the budget, make the model that comes closest to it; not accepted all the same.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -115,8 +117,19 @@ def optimize(
     talk = progress or silence
     searched = None
     if budgets and passes is None and level is None and calibration:
-        settings = {"target": target, "threads": threads, "rows": rows, "effort": effort, "progress": talk}
-        searched = searching.search(base, calibration, budgets, seed=seed, **settings)
+        searched = searching.search(
+            base,
+            calibration,
+            budgets,
+            seed=seed,
+            best_effort=best_effort,
+            target=target,
+            threads=threads,
+            rows=rows,
+            memory=memory,
+            effort=effort,
+            progress=talk,
+        )
     candidate = modelio.load(base)
     if searched is not None:
         pipeline, calibration = searched.pipeline, [*searched.learn]
@@ -142,7 +155,8 @@ def optimize(
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
         if samples and latency["speedup"] <= 1 and (searched is not None or _promises_speed(pipeline)):
-            changed, reason = False, f"the whole model would be no faster ({latency['speedup']:.2f}x)"
+            slow = f"the whole model would be no faster ({latency['speedup']:.2f}x)"
+            changed, reason = False, slow if searched is None or searched.met else f"{reason}; {slow}"
             table = [{**row, "decision": nodes.LEFT, "reason": reason} for row in table]
     result = candidate if changed else base
 
@@ -166,6 +180,7 @@ def optimize(
         base=origin,
         changed=changed,
         reason=reason,
+        refused=reason if searched is not None and not searched.met else "",
         drift=drift,
         settings={"pipeline": str(pipeline), "target": target, "threads": threads, "seed": seed},
         latency=latency,
@@ -246,15 +261,17 @@ def _result(
     base: dict[str, Any],
     changed: bool,
     reason: str,
+    refused: str,
     drift: DriftReport | None,
     settings: dict[str, Any],
     **measured: Any,
 ) -> Result:
-    accepted = drift is None or bool(drift)
+    """`refused`: why the budget cannot be met; empty to have `drift` decide."""
+    accepted = not refused and (drift is None or bool(drift))
     candidate = facts.model(model) if changed else {**base, "path": None}
     latency = measured["latency"] if changed else None
     told = None if drift is None else facts.drift(drift)
-    summary = facts.summary(changed, accepted, reason, latency, told)
+    summary = f"refused: {refused}" if refused else facts.summary(changed, accepted, reason, latency, told)
     report = {
         "kind": "optimize",
         "title": "Sparsify: optimize",

@@ -9,14 +9,13 @@ import onnx_ir as ir
 
 from sparsify import graph, sensitivity
 from sparsify.api.samples import Feed
-from sparsify.machine import machine
+from sparsify.machine import learning_memory
 from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.pipeline.run import Progress, silence
 
 GOALS = tuple((Pattern(n, 64), 1 - n / 64) for n in (32, 16, 8))  # 50, 75 and 87.5 % zeros
 _LEAST = 4096  # weights; `prune` leaves smaller matrices alone
-_FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
 
 
 def measure(
@@ -40,10 +39,15 @@ def measure(
         InputError: the model does not run on the samples.
     """
     layers = [layer for layer in graph.linear_layers(model) if layer.tensor.size >= _LEAST]
-    limit = memory * 2**20 if memory else (machine().memory or _FALLBACK_MEMORY) // 4
     with one_blas_thread():
         found = sensitivity.measure(
-            model, layers, samples, GOALS, memory=limit, threads=threads, progress=progress or silence
+            model,
+            layers,
+            samples,
+            GOALS,
+            memory=learning_memory(memory),
+            threads=threads,
+            progress=progress or silence,
         )
     return [
         {

@@ -54,6 +54,10 @@ def run(
         int,
         typer.Option("--effort", min=0, max=3, help="Of the search that a --budget without -O and --passes asks for."),
     ] = 1,
+    best_effort: Annotated[
+        bool,
+        typer.Option("--best-effort", help="Write the closest model to a budget that is not met; exit 1 all the same."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when nothing could be gained.")] = False,
     dump_after: Annotated[
         tuple[str, Path] | None,
@@ -81,16 +85,19 @@ def run(
             memory=memory,
             seed=seed,
             effort=effort,
+            best_effort=best_effort,
             dump_after=dump_after,
             progress=listener,
         )
     refused = not result.accepted or (strict and not result.changed)
-    if not refused:
+    written = not refused or (best_effort and result.changed)
+    if written:
         result.save(place)
         result.report["candidate"]["path"] = str(place)
     talk.deliver(result.report, reports)
     if refused:
-        talk.complain(f"error: {result.reason} ({model})\n\nhint: {_way_out(result)}")
+        found = f"wrote {place}" if written else "nothing was written"
+        talk.complain(f"error: {result.reason} ({model})\n\nhint: {found}; {_way_out(result)}")
         return int(ExitStatus.REFUSED)
     talk.say(f"wrote {place}", quiet=quiet)
     return int(ExitStatus.OK)
@@ -114,5 +121,6 @@ def _check_place(model: Path, place: Path) -> None:
 
 def _way_out(result: api.Result) -> str:
     if not result.accepted:
-        return "nothing was written; a lower -O level drifts less, or widen the budget"
-    return "nothing was written; without --strict the input comes back as it is"
+        lower = "" if result.report["search"] else "; a lower -O level drifts less"
+        return f"widen the budget{lower}; --best-effort writes what comes closest"
+    return "without --strict the input comes back as it is"

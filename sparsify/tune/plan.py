@@ -9,6 +9,7 @@ import onnx_ir as ir
 from sparsify import graph
 from sparsify.data import Feed
 from sparsify.pipeline import Pipeline, PipelineReport, parse
+from sparsify.pipeline.levels import with_settings
 from sparsify.pipeline.run import Progress, silence
 from sparsify.rewrite import CHOICE, Choice
 
@@ -16,20 +17,23 @@ Plan = Mapping[str, Choice]  # by a layer's name
 
 PREPARE = "cleanup,detect,shrink"
 # Each takes the layers that were chosen for it. What was measured is not measured again.
-_LOWER = ("sparse-int8{min_sparsity=0}", "sparse-bf16{min_sparsity=0}", "sparse-fp32{min_sparsity=0}", "stock-int8")
-_APPLY = ",".join(("prune{min_size=1}", *_LOWER, "fuse-epilogue"))
+_OURS = ("sparse-int8{min_sparsity=0}", "sparse-bf16{min_sparsity=0}", "sparse-fp32{min_sparsity=0}")
+_STOCK = ("stock-int8",)  # onnxruntime's own operators only
+_CHOSEN = parse(",".join(("prune{min_size=1}", *_OURS, *_STOCK)))
 
 
-def pipeline(target: str) -> Pipeline:
-    """All passes, from a model as it comes to the result."""
-    apply = "stock-int8" if target == "stock" else _APPLY
-    return Pipeline(parse(f"{PREPARE},{apply}"))
+def pipeline(target: str, memory: int | None = None) -> Pipeline:
+    """All passes, from a model as it comes to the result; `memory` in MiB while learning from data."""
+    if target == "stock":
+        return Pipeline(parse(",".join((PREPARE, *_STOCK))))
+    chosen = with_settings(_CHOSEN, memory=memory)
+    return Pipeline((*parse(PREPARE), *chosen, *parse("fuse-epilogue")))
 
 
 def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
     """`pipeline` without the passes that nothing was chosen for."""
     needed = {choice.format for choice in plan.values()} | {"prune" for c in plan.values() if c.pattern is not None}
-    optional = {"prune", "sparse-int8", "sparse-bf16", "sparse-fp32", "stock-int8"}
+    optional = {one.name for one in _CHOSEN}
     return Pipeline(tuple(p for p in pipeline.passes if p.name not in optional or p.name in needed))
 
 

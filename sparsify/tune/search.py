@@ -23,7 +23,7 @@ from sparsify.audit import DriftReport, audit
 from sparsify.budget import Budget
 from sparsify.data import Feed
 from sparsify.graph import Linear
-from sparsify.machine import machine
+from sparsify.machine import learning_memory
 from sparsify.pipeline import Pipeline, parse
 from sparsify.pipeline.run import Progress, observe_rows, silence
 from sparsify.rewrite import Choice
@@ -35,7 +35,6 @@ from sparsify.tune.trials import Hunt, Trial
 
 _TRIALS = (2, 3, 5, 8)  # models that are built and audited, by effort
 _MARGIN = 1.05  # times faster than the layer as it is, or not worth a drift; measurements repeat to a few per cent
-_FALLBACK_MEMORY = 2**33  # bytes, where the system does not tell
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def search(
     target: str,
     threads: int,
     rows: int | None = None,
+    memory: int | None = None,
     effort: int = 1,
     seed: int = 0,
     progress: Progress = silence,
@@ -78,6 +78,7 @@ def search(
         target: `portable` or `stock`.
         threads: that the model will run on.
         rows: that layers will see; those in `learn` if not given.
+        memory: MiB to keep while learning from data; a quarter of the machine's if not given.
         effort: 0 to 3: how many sparsities and how many plans are tried.
         seed: of the audits' bootstrap.
         progress: told what is under way.
@@ -89,9 +90,9 @@ def search(
     layers = [x for x in graph.linear_layers(prepared) if x.node.graph is prepared.graph]
     if not layers:
         return Found({}, (), {})
-    options, dense = _options(prepared, layers, learn, target, threads, rows, effort, progress)
+    options, dense = _options(prepared, layers, learn, target, threads, rows, memory, effort, progress)
     names = [layer.name for layer in layers]
-    hunt = Hunt(model, names, options, learn, check, budgets, target, threads, seed, progress)
+    hunt = Hunt(model, names, options, learn, check, budgets, pipeline(target, memory), threads, seed, progress)
     trials = hunt.trials(_TRIALS[effort])
     passed = [trial for trial in trials if trial.passed]
     best = max(passed, key=lambda t: t.saved_ms, default=None)
@@ -110,6 +111,7 @@ def _options(
     target: str,
     threads: int,
     rows: int | None,
+    memory: int | None,
     effort: int,
     progress: Progress,
 ) -> tuple[list[list[Option]], list[float]]:
@@ -118,7 +120,7 @@ def _options(
     kinds = candidates.kinds(prepared, layers, rows)
     times = candidates.measure(layers, kinds, tried, threads=threads, progress=progress)
     goals = [(p, p.sparsity or 0.0) for p in candidates.probed(effort)] if target != "stock" else []
-    curves = _curves(prepared, layers, learn, goals, progress)
+    curves = _curves(prepared, layers, learn, goals, learning_memory(memory), progress)
     names = [layer.name for layer in layers]
     formats = dict.fromkeys(choice.format for choice in tried if choice.format != candidates.EXACT)
     rounding = {f: _rounding(prepared, names, f, learn, threads) for f in formats}
@@ -142,12 +144,12 @@ def _curves(
     layers: Sequence[Linear],
     learn: Sequence[Feed],
     goals: Sequence[sensitivity.Goal],
+    memory: int,
     progress: Progress,
 ) -> dict[str, Curve]:
     """Drift over sparsity, by layer; layers whose weights must not be changed are not in it."""
     if not goals:
         return {}
-    memory = (machine().memory or _FALLBACK_MEMORY) // 4
     # Layers that share a weight share its drift.
     measured = sensitivity.measure(prepared, layers, learn, goals, memory=memory, progress=progress)
     return {name: one.curve for one in measured for name in one.names}

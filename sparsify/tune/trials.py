@@ -17,14 +17,16 @@ import onnx_ir as ir
 from sparsify.audit import audit
 from sparsify.budget import Budget
 from sparsify.data import Feed
+from sparsify.pipeline import Pipeline
 from sparsify.pipeline.run import Progress
 from sparsify.tune import knapsack
 from sparsify.tune.knapsack import Option
-from sparsify.tune.plan import Plan, build, pipeline
+from sparsify.tune.plan import Plan, build
 from sparsify.tune.usage import start, usage
 
 _ENOUGH = 0.85  # share of the budget from which on another trial gains next to nothing
 _AIM = 0.95  # share of it to aim at: predictions scatter, and what breaks the budget is worth nothing
+_RESCUES = 4  # trials beyond, while none kept the budget: "it cannot be met" must not be said after the first few
 _GUESSES = 20  # limits that are tried for a plan that was not tried yet; they cost no build
 
 
@@ -69,6 +71,7 @@ class Hunt:
 
     Attributes:
         names, options: of each layer.
+        pipeline: of all passes that a plan may need.
     """
 
     model: ir.Model
@@ -77,28 +80,35 @@ class Hunt:
     learn: Sequence[Feed]
     check: Sequence[Feed]
     budgets: Sequence[Budget]
-    target: str
+    pipeline: Pipeline
     threads: int
     seed: int
     progress: Progress
 
     def trials(self, count: int) -> tuple[Trial, ...]:
-        """At most `count` of them, in order; none where no form of any layer pays."""
+        """At most `count` of them, in order, and a few more while none kept the budget; none where no form pays.
+
+        The last that is tried then is the single option that drifts least.
+        """
         done: list[Trial] = []
         limit, low, high = start(self.budgets), 0.0, math.inf
         most = sum(max(o.drift for o in of_layer) for of_layer in self.options)
-        for _ in range(count * _GUESSES):
-            limit = min(limit, most)
+        least = min((o.drift for of_layer in self.options for o in of_layer[1:]), default=0.0)
+        for _ in range((count + _RESCUES) * _GUESSES):
+            limit = min(max(limit, least), most)
             taken = knapsack.solve(self.options, limit)
             known = next((t for t in done if t.plan == self._plan(taken)), None)
             if known is None:
-                if len(done) == count or not any(o.choice.format for o in taken):
+                enough = count if any(t.passed for t in done) else count + _RESCUES
+                if len(done) >= enough or not any(o.choice.format for o in taken):
                     break
-                self.progress(len(done), count, f"try a plan, {len(done) + 1} of at most {count}")
+                self.progress(len(done), count, f"try a plan, {len(done) + 1} of {count}")
                 known = self._try(limit, taken, done)
                 done.append(known)
             spent = sum(option.drift for option in taken)
             if not known.passed:
+                if limit <= least:
+                    break
                 high = min(high, spent)
             elif known.usage >= _ENOUGH or limit >= most:
                 break
@@ -113,7 +123,7 @@ class Hunt:
     def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial]) -> Trial:
         plan = self._plan(taken)
         candidate = self.model.clone()
-        build(candidate, pipeline(self.target), plan, self.learn)
+        build(candidate, self.pipeline, plan, self.learn)
         found = audit(self.model, candidate, self.check, budgets=self.budgets, seed=self.seed, threads=self.threads)
         return Trial(
             limit,

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 import sparsify
-from sparsify import modelio, tune
+from sparsify import modelio, sensitivity, tune
+from sparsify.api import facts
 from sparsify.audit import audit
 from sparsify.budget import parse
+from sparsify.cli import main
 from sparsify.graph import Linear
 from sparsify.rewrite import Choice
 from sparsify.tune import candidates
 from sparsify.tune.candidates import Kind, Times
 from tests import small
 
+FASTER = {
+    **{side: {"median_ms": ms, "p25_ms": ms, "p75_ms": ms, "runs": 1} for side, ms in (("base", 2), ("candidate", 1))},
+    "speedup": 2.0,
+    "measured_on": "data",
+}
 DATA = [small.feed(seed, 32) for seed in range(8)]
 
 
@@ -101,12 +110,58 @@ def test_optimize_searches_when_there_is_a_budget_and_no_method() -> None:
         assert row["decision"] == "left" or row["drift_share"] > 0
 
 
-def test_optimize_gives_the_input_back_when_no_plan_keeps_the_budget() -> None:
+def test_optimize_refuses_a_budget_that_no_plan_keeps_and_names_the_closest_point() -> None:
     model = modelio.load(small.mlp())
     result = sparsify.optimize(model, DATA, "max_abs<=1e-9", threads=1)
-    assert not result.changed
-    assert "the closest" in result.reason
+    assert (result.accepted, result.changed) == (False, False)
+    assert "plans kept the budget, the closest: `max_abs` of `y` is at most" in result.reason
     assert modelio.serialize(result.model) == modelio.serialize(model)
+
+
+def test_the_last_resort_is_the_single_option_that_drifts_least() -> None:
+    found = search("max_abs<=1e-9")
+    least = min(o.drift for of_layer in found.options.values() for o in of_layer[1:])
+    taken = [name for name, choice in found.trials[-1].plan.items() if choice.format]
+    assert len(taken) == 1
+    assert found.trials[-1].limit == least
+
+
+def test_asked_for_its_best_effort_it_makes_the_closest_model_and_still_does_not_accept_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    budgets = ["max_abs<=1e-9", "cosine>=0.5"]
+    result = sparsify.optimize(small.mlp(), DATA, budgets, threads=1, best_effort=True, target="stock")
+    assert (result.accepted, result.changed) == (False, True)
+    closest = min(result.report["search"]["trials"], key=lambda t: t["usage"])
+    assert {row["name"]: row["decision"] for row in result.report["nodes"]} == closest["plan"]
+
+
+def test_the_command_line_writes_nothing_then_unless_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    model, data = small.save(small.mlp(), tmp_path), tmp_path / "data"
+    data.mkdir()
+    for number, feed in enumerate(DATA):
+        small.save_feed(data, f"{number}.npz", **feed)
+    out = tmp_path / "out.onnx"
+    command = ["optimize", *map(str, (model, "-o", out, "--data", data)), "--budget", "max_abs<=1e-9", "--threads", "1"]
+    assert main(command) == 1
+    assert "the closest: `max_abs` of `y` is at most" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--best-effort"]) == 1
+    assert f"wrote {out}" in capsys.readouterr().err
+    onnx.checker.check_model(str(out))
+
+
+def test_memory_reaches_the_search_and_its_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = sensitivity.measure
+    monkeypatch.setattr(sensitivity, "measure", lambda *a, **k: seen.append(k["memory"]) or real(*a, **k))
+    result = sparsify.optimize(small.mlp(), DATA, "cosine>=0.5", threads=1, memory=7)
+    assert seen == [7 * 2**20]
+    assert "prune{min_size=1,memory=7}" in result.report["pipeline"]
 
 
 def test_a_plan_is_carried_out_as_it_was_chosen() -> None:
