@@ -45,7 +45,7 @@ class Cleanup(Pass):
     When it fires:
         On every model.
     When it refuses:
-        A folded result of more than `fold_limit` elements, unless it frees as much; random operators.
+        A folded result of more than `fold_limit` elements, unless it frees as much; random operators; strings.
         Identity elimination, where it would rename an output or make a subgraph return a value of its outer
         scope; common subexpressions, where a model holds random operators.
     Mathematics:
@@ -96,7 +96,7 @@ class Cleanup(Pass):
             shape_inference=False,
             input_size_limit=self.fold_limit,
             output_size_limit=self.fold_limit,
-            should_fold=lambda node: False if node.op_type in _RANDOM else None,
+            should_fold=lambda node: False if node.op_type in _RANDOM or _makes_text(node) else None,
         )
 
 
@@ -129,6 +129,16 @@ def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:
         grown = not callers <= holding
         holding |= callers
     return lambda function: function.identifier() in holding
+
+
+def _makes_text(node: ir.Node) -> bool:
+    """Whether a result may be a tensor of strings, which the pass cannot store."""
+    casts = node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.STRING
+    return casts or any(value is not None and _is_text(value) for value in node.inputs)
+
+
+def _is_text(value: ir.Value) -> bool:
+    return ir.DataType.STRING in (value.dtype, None if value.const_value is None else value.const_value.dtype)
 
 
 def _never(_: ir.Model) -> str:

@@ -63,7 +63,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     Raises:
         InputError: its tensors do not fit a protobuf message.
     """
-    if (total := _tensor_bytes(model)) > INLINE_LIMIT:
+    if (total := tensor_bytes(model)) > INLINE_LIMIT:
         raise InputError(f"the model's {total} bytes of tensors do not fit one message", hint="save it to a file")
     if any(True for _ in _external_tensors(model)):
         model = ir.external_data.load_to_model(model.clone())
@@ -85,7 +85,7 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
         UsageError: `path` is the file that the model was loaded from, or cannot be written.
     """
     path = Path(path)
-    large = _tensor_bytes(model) > limit or storage.is_large(model.graph)
+    large = tensor_bytes(model) > limit or storage.is_large(model.graph)
     data = path.with_name(f"{path.name}.{digest(model)[:_DIGITS]}.data") if large else None
     _refuse_own_files(model, (path, data) if data else (path,))
     with replacing(path, then=lambda: _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])) as folder:
@@ -133,7 +133,12 @@ def size(model: str | Path | ir.Model) -> int:
         return sum(file.stat().st_size for file in _files(model))
     if fits_message(model):
         return int(to_proto(model).ByteSize())
-    return int(_without_tensors(model).ByteSize()) + _tensor_bytes(model)
+    return int(_without_tensors(model).ByteSize()) + tensor_bytes(model)
+
+
+def tensor_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers, wherever they are kept."""
+    return sum(tensor.nbytes for tensor in _initializer_tensors(model))
 
 
 def disk_bytes(model: ir.Model) -> int:
@@ -159,12 +164,12 @@ def identity(model: str | Path | ir.Model) -> tuple[str, int]:
     for tensor in _initializer_tensors(model):
         for chunk in _chunks(tensor):
             total.update(chunk)
-    return total.hexdigest(), len(skeleton) + _tensor_bytes(model)
+    return total.hexdigest(), len(skeleton) + tensor_bytes(model)
 
 
 def fits_message(model: ir.Model) -> bool:
     """Whether all its tensors fit into one protobuf message, and into memory to make one."""
-    return _tensor_bytes(model) <= INLINE_LIMIT and not storage.is_large(model.graph)
+    return tensor_bytes(model) <= INLINE_LIMIT and not storage.is_large(model.graph)
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -226,7 +231,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
             raise InputError(f"`{name}` is read, and nothing makes it", where=where, hint="export the model again")
         common.TopologicalSortPass()(model)  # runtimes take nodes in any order, onnx_ir's cloning does not
         # What cannot be measured, cloned and written again is of no use, whatever else it may be.
-        _tensor_bytes(model)
+        tensor_bytes(model)
         _without_tensors(model)
     except InputError:
         raise
@@ -274,7 +279,7 @@ def _make_dense(graph: onnx.GraphProto, where: str) -> None:
 
 def _keep_on_disk(model: ir.Model) -> None:
     """Let external tensors be mapped only while somebody looks, and a large model stay out of memory."""
-    large = _tensor_bytes(model) > storage.LARGE_BYTES
+    large = tensor_bytes(model) > storage.LARGE_BYTES
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
@@ -319,10 +324,6 @@ def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
                     yield attribute.value
-
-
-def _tensor_bytes(model: ir.Model) -> int:
-    return sum(tensor.nbytes for tensor in _initializer_tensors(model))
 
 
 def _without_tensors(model: ir.Model) -> onnx.ModelProto:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import graph, modelio, ops
+from sparsify import graph, modelio, ops, runtime
 from sparsify.api import facts, intake, sensitivities
-from sparsify.api.samples import DataSource, read, synthesise
+from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
-from sparsify.pipeline import Pipeline, levels, nodes
+from sparsify.pipeline import PassError, Pipeline, levels, nodes
 from sparsify.pipeline.run import Progress
 
 TRIED = {"o2": 2, "o3": 3}  # levels whose gain is measured
@@ -49,7 +49,8 @@ def inspect(
     threads = threads or default_threads()
     base = intake.load(model)
     samples = read(data, base) if sensitivity and data is not None else []
-    tried = {name: _try(base, number, threads, rows, progress) for name, number in TRIED.items()}
+    sample = None if rows is not None else _sample(base)
+    tried = {name: _try(base, number, sample, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
     layers = {layer.name: layer for layer in graph.linear_layers(base)}
     for row in table:
@@ -72,20 +73,27 @@ def inspect(
     return dict(facts.finite(report))
 
 
+def _sample(base: ir.Model) -> Feed | None:
+    """A made-up feed that shows how many rows each layer sees; None where shapes are not all known."""
+    try:
+        feed, exact = trial(base, seed=0)
+    except InputError:
+        return None
+    return feed if exact else None
+
+
 def _try(
-    base: ir.Model, number: int, threads: int, rows: int | None, progress: Progress | None
+    base: ir.Model, number: int, sample: Feed | None, threads: int, rows: int | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """What -O`number` would do to each node, by its name."""
     model = modelio.load(base)
-    sample = None
-    if rows is None:
-        try:
-            feed, exact = synthesise(base, seed=0)
-            sample = feed if exact else None
-        except InputError:
-            sample = None
     pipeline = Pipeline(levels.level(number, threads=threads, rows=rows))
-    return {row["name"]: row for row in nodes.rows(pipeline.run(model, sample=sample, progress=progress))}
+    try:
+        ran = pipeline.run(model, sample=sample, progress=progress)
+    except PassError:
+        runtime.session(base)  # what no runtime takes may break a pass: then the model is at fault
+        raise
+    return {row["name"]: row for row in nodes.rows(ran)}
 
 
 def _row(name: str, found: dict[str, dict[str, Any] | None]) -> dict[str, Any]:

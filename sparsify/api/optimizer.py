@@ -10,12 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsify import data as feeds
-from sparsify import modelio, runtime, storage
+from sparsify import modelio, storage
 from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
-from sparsify.api.samples import DataSource, Feed, read, synthesise
+from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.audit import DriftReport, audit
-from sparsify.errors import InputError, UsageError
+from sparsify.errors import UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
 from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
@@ -112,7 +112,7 @@ def optimize(
     base = intake.load(model)
     samples = None if data is None else read(data, base)
     calibration, held_out, note = _divide(samples or [], seed, base)
-    sample, exact = (samples[0], True) if samples else _synthetic(base, seed)
+    sample, exact = (samples[0], True) if samples else trial(base, seed)
 
     talk = progress or silence
     searched = None
@@ -221,21 +221,6 @@ def _divide(samples: list[Feed], seed: int, model: ir.Model) -> tuple[list[Feed]
         return *feeds.split(samples, seed, model.graph.inputs), ()
     except feeds.IndivisibleError as error:
         return [], samples, (f"{error.what}: it judged, and nothing was calibrated",)
-
-
-def _synthetic(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
-    """A synthetic feed, if the model runs on it; numbers that mean nothing may be refused by a model.
-
-    Raises:
-        InputError: onnxruntime cannot load the model at all.
-    """
-    session = runtime.session(model)
-    try:
-        sample, exact = synthesise(model, seed)
-        runtime.run(session, sample)
-    except InputError:  # the feed is at fault, not the model
-        return None, False
-    return sample, exact
 
 
 def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) -> tuple[bool, str]:

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import data as feeds
-from sparsify import runtime
+from sparsify import modelio, runtime
+from sparsify.errors import InputError
 
 Feed = dict[str, npt.NDArray[Any]]
+DEADLINE_S = 60.0  # of a run on made-up numbers, for a model of up to 1 GB; each further takes as long again
 DataSource = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -44,3 +46,20 @@ def synthesise(model: ir.Model, seed: int) -> tuple[Feed, bool]:
     shapes = [value.shape for value in model.graph.inputs if not value.is_initializer()]
     exact = all(shape is not None and shape.is_static() for shape in shapes)
     return dict(runtime.synthesize(model.graph.inputs, seed=seed)), exact
+
+
+def trial(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
+    """What `synthesise` gives; (None, False) where `model` does not run on it, or does not come to an end.
+
+    Numbers that mean nothing may be refused by a model.
+
+    Raises:
+        InputError: onnxruntime cannot load the model at all.
+    """
+    session = runtime.session(model)
+    try:
+        sample, exact = synthesise(model, seed)
+        runtime.run(session, sample, limit_s=DEADLINE_S * (1 + modelio.tensor_bytes(model) // 10**9))
+    except InputError:  # the feed is at fault, not the model
+        return None, False
+    return sample, exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from sparsify.runtime.staged import Staged
 Session: TypeAlias = onnxruntime.InferenceSession
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"  # onnxruntime 1.21 and later
-_ERRORS_AND_FATAL = 3  # onnxruntime's log severity
+_ERRORS_AND_FATAL, _FATAL = 3, 4  # onnxruntime's log severity
 _REFUSALS = tuple(
     getattr(native_errors, name)
     for name in (
@@ -81,16 +82,40 @@ def calls_native(model: Source) -> bool:
         return any(node.domain == DOMAIN for node in nodes_of(skeleton.proto.graph))
 
 
-def run(session: Session, feed: Mapping[str, Array]) -> Feed:
+def run(session: Session, feed: Mapping[str, Array], *, limit_s: float | None = None) -> Feed:
     """All outputs by name. Keys that the model does not take are left out.
 
+    Args:
+        session: of one model.
+        feed: its inputs.
+        limit_s: seconds after which onnxruntime is stopped, between two nodes; not for models that run in stages.
+
     Raises:
-        InputError: an input is missing, or onnxruntime fails on this feed.
+        InputError: an input is missing, onnxruntime fails on this feed, or does not come to an end.
     """
     inputs = session_inputs(session, feed)
     with input_errors(str(getattr(feed, "source", "a feed"))):
-        values = session.run(None, inputs)
+        if limit_s is None or isinstance(session, Staged):
+            values = session.run(None, inputs)
+        else:
+            values = _run_within(session, inputs, limit_s)
     return dict(zip((o.name for o in session.get_outputs()), values, strict=True))
+
+
+def _run_within(session: Session, inputs: Feed, limit_s: float) -> list[Any]:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL  # what is wrong is raised
+    alarm = threading.Timer(limit_s, lambda: setattr(options, "terminate", True))
+    alarm.start()
+    try:
+        values: list[Any] = session.run(None, inputs, options)
+    except _REFUSALS:
+        if options.terminate:
+            raise InputError(f"the model does not come to an end within {limit_s:.0f} s", where="a feed") from None
+        raise
+    finally:
+        alarm.cancel()
+    return values
 
 
 def session_inputs(session: Session, feed: Mapping[str, Array]) -> Feed:

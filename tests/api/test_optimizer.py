@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ import scipy.sparse
 import sparsify
 from sparsify import data as feeds
 from sparsify import modelio, runtime
+from sparsify.api import samples
 from sparsify.errors import InputError, UsageError
 from tests import small
 from tests.api.test_networks import forward
@@ -272,3 +275,27 @@ def test_the_result_of_from_scipy_can_be_saved_and_run(tmp_path: Path) -> None:
     # A sum of at most 30 numbers: 30 eps times the sum of their magnitudes.
     bound = 30 * np.finfo(np.float32).eps * abs(matrix).sum(axis=0)
     assert (np.abs(y - expected) <= bound).all()
+
+
+def _endless() -> onnx.ModelProto:
+    """A loop without a count and without a condition."""
+    model: onnx.ModelProto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2,4] x) => (float[2,4] y) {
+          y = Loop("", "", x) <body = b (int64 i, bool go, float[2,4] s) => (bool more, float[2,4] t) {
+            more = Identity(go)  t = Relu(s) }> }""")
+    return model
+
+
+@pytest.mark.parametrize("act", [sparsify.inspect, sparsify.optimize])
+def test_a_model_that_never_ends_is_not_waited_for(act: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "DEADLINE_S", 0.2)
+    act(_endless())
+
+
+def test_a_pass_that_fails_on_what_no_runtime_takes_blames_the_model() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17, "f" : 1]>
+        g (float[M,4] x) => (float[M,4] y) <float[4,4] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}> {
+          y = f.layer("", w) }
+        <domain: "f", opset_import: ["" : 17]> layer (a, b) => (r) { r = Gemm(a, b) }""")
+    with pytest.raises(InputError, match="onnxruntime refuses it"):
+        sparsify.inspect(model)

@@ -119,3 +119,23 @@ def test_unused_functions_go():
         <domain: "f", opset_import: ["" : 17]> h (x) => (y) { y = Tanh(x) }""")
     assert Cleanup()(model).modified
     assert not model.functions
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ("k = Constant<value_strings = ['a', 'b']>() t = Identity(k)", "2"),
+        (
+            "k = Constant<value = string[2] {'a', 'b'}>() s = Constant<value = int64[2] {2, 1}>() t = Reshape(k, s)",
+            "2,1",
+        ),
+        ("k = Constant<value = string[2] {'a', 'b'}>() t = Concat<axis = 0>(k, k)", "4"),
+        ("t = Cast<to = 8>(k2)", "2"),
+    ],
+)
+def test_constant_strings_stay_what_they_are(body, shape):
+    model = model_of("{" + body.replace("'", '"') + " y = Relu(x) }", f"float[M,2] y, string[{shape}] t")
+    x = np.array([[1, -2]], np.float32)
+    expected = run(model, x=x)[1]
+    Cleanup()(model)
+    assert run(model, x=x)[1].tolist() == expected.tolist()
