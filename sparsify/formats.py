@@ -148,7 +148,7 @@ def _encode_bitmask(weight: Array) -> EncodedWeight:
 def _encode_delta(weight: Array) -> EncodedWeight:
     flat = weight.ravel()
     positions = np.flatnonzero(flat)
-    gaps, keep = _gaps(positions, start=-1)
+    gaps, keep = _gaps(positions, start=-1, value_bytes=weight.itemsize)
     values = np.zeros(gaps.size, weight.dtype)
     values[keep] = flat[positions]
     return EncodedWeight(_shape(weight), Encoding.DELTA, (gaps,), values)
@@ -192,13 +192,13 @@ def _column_bytes(csc: scipy.sparse.csc_array) -> Callable[[int], int]:
     return lambda bits: (csc.nnz + fillers[bits]) * (bits // 8 + 4)
 
 
-def _gaps(positions: npt.NDArray[np.int64], start: int) -> tuple[Array, npt.NDArray[np.int64]]:
+def _gaps(positions: npt.NDArray[np.int64], start: int, value_bytes: int) -> tuple[Array, npt.NDArray[np.int64]]:
     """Gaps between ascending positions, the first from `start`, in the type of fewest bytes.
 
     Returns the gaps with fillers, and where in them the real values stand.
     """
     steps = np.diff(positions, prepend=np.int64(start))
-    best = min(_GAP_TYPES, key=lambda t: _gap_bytes(steps, t))
+    best = min(_GAP_TYPES, key=lambda t: _gap_bytes(steps, t, value_bytes))
     gaps, keep = _bridged(steps, int(np.iinfo(best).max))
     return gaps.astype(best), keep
 
@@ -212,11 +212,11 @@ def _bridged(steps: npt.NDArray[np.int64], largest: int) -> tuple[npt.NDArray[np
     return gaps, keep
 
 
-def _gap_bytes(steps: npt.NDArray[np.int64], dtype: type[np.integer[Any]]) -> int:
-    """Bytes of gaps in `dtype`, with each filler also costing a value (taken as 4 bytes)."""
+def _gap_bytes(steps: npt.NDArray[np.int64], dtype: type[np.integer[Any]], value_bytes: int) -> int:
+    """Bytes of gaps in `dtype`, with each filler also costing a value."""
     info = np.iinfo(dtype)
     fillers = int((np.maximum(steps - 1, 0) // int(info.max)).sum())
-    return int((steps.size + fillers) * info.bits // 8 + fillers * 4)
+    return int((steps.size + fillers) * info.bits // 8 + fillers * value_bytes)
 
 
 def _shape(weight: Array) -> tuple[int, int]:

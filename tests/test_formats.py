@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 from scipy.sparse import coo_array, csc_array, random_array
 
 from sparsify.formats import Encoding, decode, encode, encode_columns
@@ -38,6 +40,36 @@ def test_the_smaller_encoding_is_chosen(density: float, encoding: Encoding) -> N
     chosen = encode(weight)
     assert chosen.encoding is encoding
     assert chosen.nbytes == min(encode(weight, e).nbytes for e in (Encoding.BITMASK, Encoding.DELTA))
+
+
+def _smallest(mask: npt.NDArray[np.bool_], value_bytes: int) -> float:
+    """Bytes of the smallest of a bitmask, an index into blocks of 256 (and a count for each), and a plain index."""
+    count, size = np.count_nonzero(mask), mask.size
+    index = next(b for b in (1, 2, 4, 8) if size <= 256**b)
+    return count * value_bytes + min(size / 8, count + size / 256, count * index)
+
+
+# Masks that are alike everywhere, as pruning makes them: random ones, balanced ones, and pruned rows or columns.
+@settings(deadline=None, max_examples=60)
+@given(
+    k=st.integers(64, 1000),
+    n=st.integers(64, 600),
+    density=st.floats(1e-4, 1),
+    kind=st.sampled_from(["random", "balanced", "rows", "columns"]),
+    dtype=st.sampled_from([np.float32, np.int8, bfloat16]),
+)
+def test_a_weight_takes_no_tenth_more_than_the_smallest_of_three_encodings(
+    k: int, n: int, density: float, kind: str, dtype: type
+) -> None:
+    rng = np.random.default_rng(k * n)
+    drawn = rng.random({"rows": (k, 1), "columns": (1, n)}.get(kind, (k, n)))
+    mask = np.broadcast_to(drawn < density, (k, n))
+    if kind == "balanced":
+        k -= k % 64
+        order = drawn[:k].reshape(-1, 64, n).argsort(axis=1)
+        mask = (order < round(64 * density)).reshape(k, n)
+    bytes_here = encode(mask.astype(dtype)).nbytes
+    assert bytes_here <= 1.1 * _smallest(mask, np.dtype(dtype).itemsize) + 64
 
 
 def test_bytes_at_half_sparsity_are_what_the_design_says() -> None:
