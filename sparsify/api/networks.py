@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import scipy.sparse
 
-from sparsify import ops
+from sparsify import ops, storage
 from sparsify.errors import InputError
 from sparsify.formats import Encoding, encode_columns
 
@@ -20,8 +20,11 @@ OPSET = 18
 _ACTIVATIONS = {a.value or None: a for a in ops.Activation}
 
 
-def from_scipy(layers: Sequence[Layer]) -> ir.Model:
+def from_scipy(layers: Iterable[Layer]) -> ir.Model:
     """A feed-forward network of sparse layers: y = activation(x W + bias), one after another.
+
+    Layers are taken one by one, and what was made of them goes to the disk once it is more than 1 GiB: a generator
+    builds a network that memory would not hold.
 
     Args:
         layers: (W, bias, activation) each: W any SciPy sparse matrix [inputs, outputs], bias [outputs] or None,
@@ -34,33 +37,33 @@ def from_scipy(layers: Sequence[Layer]) -> ir.Model:
     Raises:
         InputError: no layer, a matrix that is not sparse or not finite, sizes that do not fit, an unknown activation.
     """
-    if not layers:
-        raise InputError("a network needs a layer", where="from_scipy", hint="give [(W, bias, activation), ...]")
-    width = layers[0][0].shape[0] if scipy.sparse.issparse(layers[0][0]) else 0
-    x = ir.Value(name="x", shape=ir.Shape(["batch", width]), type=ir.TensorType(ir.DataType.FLOAT))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": OPSET}, name="from_scipy")
     model = ir.Model(graph, ir_version=ops.MIN_IR_VERSION, producer_name="sparsify")
     for number, layer in enumerate(layers):
-        x = _add_layer(model, x, layer, number, last=number == len(layers) - 1)
+        if number == 0:
+            x.shape = ir.Shape(["batch", layer[0].shape[0] if scipy.sparse.issparse(layer[0]) else 0])
+        x = _add_layer(model, x, layer, number)
+    if not graph.num_nodes():
+        raise InputError("a network needs a layer", where="from_scipy", hint="give [(W, bias, activation), ...]")
+    x.name = "y"
     graph.outputs.append(x)
     return model
 
 
-def _add_layer(model: ir.Model, x: ir.Value, layer: Layer, number: int, *, last: bool) -> ir.Value:
+def _add_layer(model: ir.Model, x: ir.Value, layer: Layer, number: int) -> ir.Value:
     """Append one layer that reads `x`; its output."""
-    where = f"from_scipy, layer {number}"
-    matrix, bias, activation = _checked(layer, x, where)
+    matrix, bias, activation = _checked(layer, x, f"from_scipy, layer {number}")
     operator = ops.Operator(ops.Values.FP32, Encoding.COLUMNS, _ACTIVATIONS[activation])
     ops.add_operator(model, operator)
     arrays = ops.inputs_of(encode_columns(matrix), bias, None)
-    constants = [_initializer(model, f"layer{number}.{name}", array) for name, array in arrays.items()]
-    output = ir.Value(
-        name="y" if last else f"layer{number}",
-        shape=ir.Shape(["batch", matrix.shape[1]]),
-        type=ir.TensorType(ir.DataType.FLOAT),
-    )
-    name = f"layer{number}"
-    model.graph.append(ir.Node(ops.DOMAIN, operator.name, [x, *constants], outputs=[output], name=name))
+    name, graph = f"layer{number}", model.graph
+    so_far = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    if so_far + sum(array.nbytes for array in arrays.values()) > storage.LARGE_BYTES and not storage.is_large(graph):
+        storage.keep_out_of_memory(graph)
+    constants = [_initializer(graph, f"{name}.{key}", array) for key, array in arrays.items()]
+    output = ir.Value(name=name, shape=ir.Shape(["batch", matrix.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph.append(ir.Node(ops.DOMAIN, operator.name, [x, *constants], outputs=[output], name=name))
     return output
 
 
@@ -77,7 +80,7 @@ def _checked(layer: Layer, x: ir.Value, where: str) -> tuple[Any, npt.NDArray[np
     if inputs != x.shape[1]:
         raise InputError(f"W has {inputs} inputs, and {x.shape[1]} come in", where=where, hint="W is [inputs, outputs]")
     matrix = scipy.sparse.csc_array(matrix)
-    if not np.isfinite(matrix.data).all():
+    if matrix.nnz and not np.isfinite([matrix.data.min(), matrix.data.max()]).all():  # both are NaN if one value is
         raise InputError("W holds a NaN or an infinity", where=where)
     vector = np.zeros(outputs, np.float32) if bias is None else np.asarray(bias, np.float32)
     if vector.shape != (outputs,):
@@ -88,8 +91,8 @@ def _checked(layer: Layer, x: ir.Value, where: str) -> tuple[Any, npt.NDArray[np
     return matrix, vector, activation
 
 
-def _initializer(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
+def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    tensor = storage.tensor(array, name, graph)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    model.graph.register_initializer(value)
+    graph.register_initializer(value)
     return value

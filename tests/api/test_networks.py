@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsify
-from sparsify import modelio, runtime
+from sparsify import modelio, runtime, storage
 from sparsify.errors import InputError
 
 EPS = float(np.finfo(np.float32).eps)
@@ -74,6 +75,27 @@ def test_a_matrix_whose_dense_form_could_not_exist() -> None:
     x[0, rows[:2]] = 1.0
     y = runtime.run(runtime.session(model, native=False), {"x": x})["y"]
     assert np.array_equal(y, x @ scipy.sparse.csc_array(matrix))
+
+
+def test_a_generator_of_layers_builds_what_memory_need_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    sizes = [300, 20_000, 20_000, 7]
+    layers = [
+        (scipy.sparse.random_array((k, n), density=0.002, rng=random, dtype=np.float32), None, "Relu")
+        for k, n in itertools.pairwise(sizes)
+    ]
+    whole = sparsify.from_scipy(layers)
+    monkeypatch.setattr(storage, "LARGE_BYTES", 1_000_000)
+    streamed = sparsify.from_scipy(layer for layer in layers)
+    assert not storage.is_large(whole.graph)
+    assert storage.is_large(streamed.graph)
+    assert isinstance(streamed.graph.initializers["layer1.values"].const_value, storage.Stored)
+    modelio.save(streamed, tmp_path / "network.onnx")
+    x = random.standard_normal((3, 300)).astype(np.float32)
+    outputs = [runtime.run(runtime.session(m), {"x": x})["y"] for m in (whole, tmp_path / "network.onnx")]
+    assert np.array_equal(*outputs)
 
 
 @pytest.mark.parametrize(
