@@ -218,6 +218,8 @@ def main() -> int:
             key = f"{shape} {neurons}"
             rows[key] = measure(neurons, shape, options.folder, steps, rows.get(key, {}))
             kept.write_text(json.dumps(rows, indent=1))
+    if options.step == "build":
+        return 0
     text = scale_page.page([row for row in rows.values() if "load_s_2" in row])
     print(text)
     if options.folder == FOLDER:
