@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from sparsify.errors import UsageError
@@ -63,6 +63,7 @@ class Budget:
         metric: a key of METRICS.
         limit: the worst value that is allowed.
         output: name of the output; None for every output that has the metric.
+        reason: why it is demanded, for people; no part of its text.
 
     Raises:
         UsageError: no such metric, or a limit that the metric cannot reach, or that all values reach.
@@ -71,6 +72,7 @@ class Budget:
     metric: str
     limit: float
     output: str | None = None
+    reason: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

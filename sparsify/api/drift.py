@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsify import budgetfile
 from sparsify.api import facts, intake
 from sparsify.api.samples import DataSource, read
 from sparsify.audit import DriftReport
@@ -37,7 +38,7 @@ def audit(
         base: the model that is right.
         candidate: the model to judge.
         data: as in `optimize`.
-        budget: what the drift must keep to, such as "cosine>=0.99".
+        budget: what the drift must keep to, such as "cosine>=0.99", or a `.toml` file of budgets.
         layers: also measure each layer.
         memory: bytes that intermediate values of layers may take at a time; weights come on top.
         threshold: of accumulated drift (relative L2), to name the first layer over it.
@@ -87,5 +88,8 @@ def report_of(
 
 
 def budgets(texts: str | Sequence[str]) -> tuple[Budget, ...]:
-    """Budgets from their text, or a list of texts."""
-    return tuple(parse_budget(text) for text in ([texts] if isinstance(texts, str) else texts))
+    """Budgets from a text or a list of texts: each an expression, or the name of a `.toml` file."""
+    found: list[Budget] = []
+    for text in [texts] if isinstance(texts, str) else texts:
+        found += budgetfile.read(text) if budgetfile.is_file(text) else (parse_budget(text),)
+    return tuple(found)

@@ -86,7 +86,7 @@ def optimize(
         model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; never changed.
         data: a `.npz` file, a folder or glob of them, a feed or a list of feeds. Half of the samples calibrate, the
             other half judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
-        budget: what the drift must keep to, such as "cosine>=0.99"; needs data.
+        budget: what the drift must keep to, such as "cosine>=0.99" or a `.toml` file of budgets; needs data.
         level: 0 to 3; if not given the search with a budget, 3 with data alone, else 2.
         passes: a pipeline instead of a level.
         target: "portable" or "stock".

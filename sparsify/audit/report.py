@@ -62,6 +62,7 @@ class Verdict:
         bound: the bound of the interval that speaks against the candidate.
         passed: whether the bound is inside.
         what: one sentence for people.
+        reason: why it is demanded, where the budget says so.
     """
 
     demand: str
@@ -69,6 +70,7 @@ class Verdict:
     bound: float
     passed: bool
     what: str
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it; a bound that is not finite is null."""
@@ -78,6 +80,7 @@ class Verdict:
             "bound": _finite(self.bound),
             "passed": self.passed,
             "what": self.what,
+            "reason": self.reason,
         }
 
 
@@ -175,7 +178,7 @@ def _verdict(budget: Budget, output: OutputDrift) -> Verdict:
     metric, estimate = METRICS[budget.metric], output.metrics[budget.metric]
     bound, side = (estimate.low, "at least") if metric.higher_is_better else (estimate.high, "at most")
     what = f"`{budget.metric}` of `{output.name}` is {side} {bound:.6g}, allowed {metric.sign} {budget.limit:g}"
-    return Verdict(str(budget), output.name, bound, budget.allows(bound), what)
+    return Verdict(str(budget), output.name, bound, budget.allows(bound), what, budget.reason)
 
 
 def _finite(value: float) -> float | None:

@@ -17,7 +17,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         metavar="EXPR",
-        help="METRIC[@OUTPUT](>=|<=)NUMBER, such as cosine>=0.99. May be repeated.",
+        help="METRIC[@OUTPUT](>=|<=)NUMBER, such as cosine>=0.99, or a .toml file of them. May be repeated.",
         show_default=False,
     ),
 ]
