@@ -34,7 +34,7 @@ def audit(
     memory: int = MEMORY,
     threshold: float = THRESHOLD,
     seed: int = 0,
-    threads: int | None = None,
+    threads: int | None = 1,
     native: bool = True,
     progress: Progress | None = None,
 ) -> DriftReport:
@@ -51,7 +51,7 @@ def audit(
         memory: bytes that intermediate values may take for that; the models' weights come on top.
         threshold: of drift, to name the first layer over it.
         seed: of the bootstrap.
-        threads: of the sessions; onnxruntime's choice when None.
+        threads: of the sessions, which compute deterministically; onnxruntime's choice when None.
         native: run our operators on our kernels where these are built.
         progress: called with (`outputs`, `layers` or `suspects`, steps done, steps in all).
 
@@ -60,8 +60,8 @@ def audit(
         UsageError: a budget that does not fit the model.
     """
     wanted = [budgets_.parse(b) if isinstance(b, str) else b for b in budgets]
-    old = runtime.session(base, threads=threads, native=native)
-    new = runtime.session(candidate, threads=threads, native=native)
+    old = runtime.session(base, threads=threads, native=native, deterministic=True)
+    new = runtime.session(candidate, threads=threads, native=native, deterministic=True)
     _same_names("input", old.get_inputs(), new.get_inputs())
     _same_names("output", old.get_outputs(), new.get_outputs())
     check_outputs(wanted, (o.name for o in old.get_outputs()))

@@ -27,6 +27,7 @@ class Probe:
     skeleton: Skeleton
     threads: int | None
     native: bool
+    deterministic: bool = False
 
     @property
     def values(self) -> list[str]:
@@ -37,7 +38,7 @@ class Probe:
         """A session whose outputs are `values`, and those alone. Each must be one of `self.values`."""
         proto = self._copy()
         proto.graph.output.extend(onnx.ValueInfoProto(name=v) for v in values)  # onnxruntime infers the types
-        return self._open(proto)
+        return self.open(proto)
 
     def shapes(self, feed: Mapping[str, Array], values: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Shapes of `values`, each a tensor of `self.values`, in one run that keeps none of them."""
@@ -48,7 +49,7 @@ class Probe:
             proto.graph.output.append(onnx.helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None))
         if not proto.graph.output:
             return {}
-        found = run(self._open(proto), feed)
+        found = run(self.open(proto), feed)
         return {name.removeprefix(_SHAPE_PREFIX): tuple(int(d) for d in shape) for name, shape in found.items()}
 
     def _copy(self) -> onnx.ModelProto:
@@ -57,15 +58,23 @@ class Probe:
         del proto.graph.output[:]
         return proto
 
-    def _open(self, proto: onnx.ModelProto) -> Session:
-        return open_skeleton(replace(self.skeleton, proto=proto), threads=self.threads, native=self.native)
+    def open(self, proto: onnx.ModelProto) -> Session:
+        """A session of `proto`, an edited copy of the skeleton's or a part of it, with the probe's options."""
+        return open_skeleton(
+            replace(self.skeleton, proto=proto),
+            threads=self.threads,
+            native=self.native,
+            deterministic=self.deterministic,
+        )
 
 
 @contextmanager
-def probe(model: Source, *, threads: int | None = None, native: bool = True) -> Iterator[Probe]:
+def probe(
+    model: Source, *, threads: int | None = None, native: bool = True, deterministic: bool = False
+) -> Iterator[Probe]:
     """Open `model` for looking inside. Weights too large for memory are written out once, not once a session."""
     with opened(model) as skeleton:
-        yield Probe(skeleton, threads, native)
+        yield Probe(skeleton, threads, native, deterministic)
 
 
 def observe_rows(

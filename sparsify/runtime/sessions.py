@@ -38,7 +38,14 @@ _REFUSALS = tuple(
 )
 
 
-def session(model: Source, *, threads: int | None = None, native: bool = True, spin: bool = True) -> Session:
+def session(
+    model: Source,
+    *,
+    threads: int | None = None,
+    native: bool = True,
+    spin: bool = True,
+    deterministic: bool = False,
+) -> Session:
     """A CPU session. A path is opened by onnxruntime itself, whatever its size; a large `onnx_ir.Model` runs in stages.
 
     Args:
@@ -46,6 +53,7 @@ def session(model: Source, *, threads: int | None = None, native: bool = True, s
         threads: inside an operator; onnxruntime's own choice when None. Operators never run in parallel.
         native: let our operators run on our kernels, where these are built.
         spin: let threads wait for work busily, which is faster; not where something else computes between two runs.
+        deterministic: keep onnxruntime from kernels whose results may differ between two runs.
 
     Raises:
         InputError: no such file, not ONNX, or a model that onnxruntime refuses.
@@ -53,16 +61,24 @@ def session(model: Source, *, threads: int | None = None, native: bool = True, s
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
             raise InputError("no such file", where=str(model))
-        return _create(str(model), _options(threads, native, spin), str(model))
+        return _create(str(model), _options(threads, native, spin, deterministic), str(model))
     if isinstance(model, ir.Model) and storage.is_large(model.graph):
-        return Staged(model, lambda path: _create(str(path), _options(threads, native, spin, prepack=False), str(path)))
+        staged = _options(threads, native, spin, deterministic, prepack=False)
+        return Staged(model, lambda path: _create(str(path), staged, str(path)))
     with opened(model) as skeleton:
-        return open_skeleton(skeleton, threads=threads, native=native, spin=spin)
+        return open_skeleton(skeleton, threads=threads, native=native, spin=spin, deterministic=deterministic)
 
 
-def open_skeleton(skeleton: Skeleton, *, threads: int | None = None, native: bool = True, spin: bool = True) -> Session:
+def open_skeleton(
+    skeleton: Skeleton,
+    *,
+    threads: int | None = None,
+    native: bool = True,
+    spin: bool = True,
+    deterministic: bool = False,
+) -> Session:
     """A session of `skeleton`; see `session`."""
-    options = _options(threads, native, spin)
+    options = _options(threads, native, spin, deterministic)
     serialized = skeleton.proto.SerializeToString()
     if skeleton.folder is None:
         return _create(serialized, options, "the model")
@@ -149,10 +165,11 @@ def _create(model: str | bytes, options: Any, where: str) -> Session:
         return Session(model, options, providers=["CPUExecutionProvider"])
 
 
-def _options(threads: int | None, native: bool, spin: bool, prepack: bool = True) -> Any:
+def _options(threads: int | None, native: bool, spin: bool, deterministic: bool, prepack: bool = True) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: its own choice
     options.inter_op_num_threads = 1
+    options.use_deterministic_compute = deterministic
     options.log_severity_level = _ERRORS_AND_FATAL
     # Workers that go on spinning after a run hold cores that the session timed next needs: with twenty sessions of
     # 2 threads in turn on 2 cores, a layer of 3 ms took 50.

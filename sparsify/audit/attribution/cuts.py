@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 
 from sparsify.audit.attribution.sides import Side, Value
 from sparsify.data import Array, Feed
 from sparsify.runtime import Session, run
-from sparsify.runtime.sessions import open_skeleton
 
 _OWN = "sparsify_own:"
 
@@ -52,7 +51,7 @@ def cut(side: Side, values: Sequence[str], shared: Mapping[str, Value]) -> Cut:
     part.graph.initializer.extend(t for t in graph.initializer if t.name in read)
     part.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in read)
     part.graph.output.extend(onnx.ValueInfoProto(name=_OWN + v) for v in values)
-    return Cut(_open(side, part), tuple(given))
+    return Cut(side.probe.open(part), tuple(given))
 
 
 def patched(side: Side, value: str) -> Session | None:
@@ -74,9 +73,4 @@ def patched(side: Side, value: str) -> Session | None:
     keep = [i for i in graph.value_info if i.name != value]
     del graph.value_info[:]
     graph.value_info.extend(keep)
-    return _open(side, proto)
-
-
-def _open(side: Side, proto: onnx.ModelProto) -> Session:
-    probe = side.probe
-    return open_skeleton(replace(probe.skeleton, proto=proto), threads=probe.threads, native=probe.native)
+    return side.probe.open(proto)

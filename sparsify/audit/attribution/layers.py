@@ -135,8 +135,8 @@ def drift_of_layers(
     """
     limit = max(1, memory // _COPIES)
     with (
-        runtime.probe(base, threads=threads, native=native) as before,
-        runtime.probe(candidate, threads=threads, native=native) as after,
+        runtime.probe(base, threads=threads, native=native, deterministic=True) as before,
+        runtime.probe(candidate, threads=threads, native=native, deterministic=True) as after,
     ):
         largest = max(feeds, key=lambda feed: sum(array.nbytes for array in feed.values()))
         old, new = Side(before, largest), Side(after, largest)

@@ -1,4 +1,4 @@
-"""Feeds: reading them, holding them against a model's inputs, and dividing them.
+"""What a feed is, what a model says of its inputs, and whether the two fit.
 
 A feed is what one run of a model takes: an array for each input. A sample is what statistics count:
 
@@ -11,16 +11,11 @@ A feed is what one run of a model takes: an array for each input. A sample is wh
 from __future__ import annotations
 
 import difflib
-import hashlib
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from sparsify.errors import InputError
@@ -28,13 +23,7 @@ from sparsify.errors import InputError
 Array: TypeAlias = npt.NDArray[Any]
 Feed: TypeAlias = dict[str, Array]
 
-# What an `.npz` that is damaged, or holds Python objects, makes NumPy raise.
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _ONNXRUNTIME_TYPES = {"float": "float32", "double": "float64", "string": "str"}
-
-
-class IndivisibleError(InputError):
-    """Data that cannot be divided: there is only one distinct sample, or one feed that must stay whole."""
 
 
 class FileFeed(Feed):
@@ -89,15 +78,6 @@ def _dimension(size: int | str | None) -> int | str | None:
     return None if isinstance(size, int) and size < 0 else size
 
 
-def load(spec: str | Path) -> list[Feed]:
-    """Feeds from a `.npz` (one feed, keys are input names), or from a folder or a glob of them, sorted by name.
-
-    Raises:
-        InputError: nothing there, or a file that is not an `.npz` of plain arrays.
-    """
-    return [_read(path) for path in _files(Path(spec))]
-
-
 def check(feeds: Sequence[Feed], inputs: Iterable[Any]) -> None:
     """Hold every feed against a model's inputs. Keys that the model does not take are ignored.
 
@@ -136,106 +116,6 @@ def rows(feed: Mapping[str, Array], inputs: Iterable[Any] | None = None) -> int 
         arrays = [feed[spec.name] for spec in specs]
     lengths = {a.shape[0] if a.ndim else None for a in arrays}
     return lengths.pop() if len(lengths) == 1 else None
-
-
-def split(feeds: Sequence[Feed], seed: int = 0, inputs: Iterable[Any] | None = None) -> tuple[list[Feed], list[Feed]]:
-    """Divide feeds at random into a half for calibration and a half for the audit.
-
-    Several feeds are divided as they are, one feed is divided by its samples. Equal feeds, or equal
-    samples, go to the same side, so that no content is on both. Each side has at least one.
-
-    Args:
-        feeds: at least one.
-        seed: of the division.
-        inputs: as in `check`; a model whose batch size is fixed above 1 cannot take half a batch.
-
-    Raises:
-        IndivisibleError: there is only one distinct sample, or one feed that cannot be divided by samples.
-        InputError: there is no sample at all.
-    """
-    if not feeds:
-        raise InputError("there are no feeds", hint="give at least one `.npz`")
-    specs = None if inputs is None else specs_of(inputs)
-    if len(feeds) > 1:
-        first, second = _halves([_digest(f) for f in feeds], seed)
-        return [feeds[i] for i in first], [feeds[i] for i in second]
-    feed = feeds[0]
-    keys = tuple(feed) if specs is None else tuple(s.name for s in specs)
-    count = rows(feed, specs)
-    fixed = specs is not None and any(s.shape and isinstance(s.shape[0], int) for s in specs)
-    if count == 0:
-        raise InputError("there is no sample in it", where=_source(feed), hint="give arrays that have rows")
-    if count is None or count < 2 or fixed:
-        raise IndivisibleError(
-            "one sample cannot serve both calibration and audit",
-            where=_source(feed),
-            hint="give a folder of several `.npz`, or arrays with more than one row along a batch dimension",
-        )
-    samples = [_digest({k: feed[k][i] for k in keys}) for i in range(count)]
-    first, second = _halves(samples, seed)
-    return [{k: feed[k][first] for k in keys}], [{k: feed[k][second] for k in keys}]
-
-
-def _source(feed: Feed) -> str:
-    return str(getattr(feed, "source", "the only feed"))
-
-
-def _halves(contents: Sequence[bytes], seed: int) -> tuple[list[int], list[int]]:
-    """Indices of two sides, each in order; equal contents on the same side."""
-    groups: dict[bytes, list[int]] = {}
-    for index, content in enumerate(contents):
-        groups.setdefault(content, []).append(index)
-    if len(groups) < 2:
-        raise IndivisibleError(
-            "all samples are equal: none is left for the audit", hint="give data that has different samples"
-        )
-    distinct = list(groups.values())
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    middle = len(distinct) // 2
-    first, second = (sorted(i for g in part for i in distinct[g]) for part in (order[:middle], order[middle:]))
-    return first, second
-
-
-def _digest(feed: Mapping[str, Array]) -> bytes:
-    digest = hashlib.sha256()
-    for key in sorted(feed):
-        array = np.asarray(feed[key])
-        digest.update(f"{key} {array.dtype} {array.shape}".encode())
-        digest.update(repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).data)
-    return digest.digest()
-
-
-def _files(spec: Path) -> list[Path]:
-    if spec.is_file():
-        return [spec]
-    if spec.is_dir():
-        found = sorted(spec.glob("*.npz"))
-    elif has_magic(str(spec)):
-        found = sorted(Path(p) for p in glob(str(spec), recursive=True) if Path(p).is_file())
-    else:
-        raise InputError("no such file or folder", where=str(spec), hint="data is a `.npz`, a folder or a glob of them")
-    if not found:
-        raise InputError("there is no `.npz` here", where=str(spec), hint="save feeds with numpy.savez")
-    return found
-
-
-def _read(path: Path) -> Feed:
-    hint = "save plain arrays, keyed by input name, with numpy.savez"
-    try:
-        archive = np.load(path, allow_pickle=False)  # a pickle runs code when it is read
-    except _UNREADABLE as error:
-        raise InputError("this is not an `.npz`, or it is damaged", where=str(path), hint=hint) from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError("a single array, not an `.npz` with keys", where=str(path), hint=hint)
-    arrays = {}
-    with archive:
-        for key in archive.files:
-            try:
-                arrays[key] = archive[key]
-            except _UNREADABLE as error:
-                why = "it holds Python objects" if "pickle" in str(error) else str(error)
-                raise InputError(f"key `{key}` cannot be read: {why}", where=str(path), hint=hint) from error
-    return FileFeed(arrays, path)
 
 
 def _check_array(feed: Feed, spec: TensorSpec, where: str) -> None:

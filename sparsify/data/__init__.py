@@ -1,0 +1,21 @@
+"""Feeds: reading them, holding them against a model's inputs, and dividing them."""
+
+from __future__ import annotations
+
+from sparsify.data.division import IndivisibleError, digest, split
+from sparsify.data.feeds import Array, Feed, FileFeed, TensorSpec, check, rows, specs_of
+from sparsify.data.sources import load
+
+__all__ = [
+    "Array",
+    "Feed",
+    "FileFeed",
+    "IndivisibleError",
+    "TensorSpec",
+    "check",
+    "digest",
+    "load",
+    "rows",
+    "specs_of",
+    "split",
+]
