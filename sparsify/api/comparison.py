@@ -38,6 +38,7 @@ def compare(
     found = bench(list(models), feeds, threads, seed=seed, progress=progress).to_dict()
     fastest = max(found["models"], key=lambda m: float(m["speedup"]["median"]))
     return {
+        "schema": facts.SCHEMA,
         "kind": "bench",
         "title": "Sparsify: bench",
         "summary": f"{fastest['name']} is fastest: {fastest['speedup']['median']:.2f}x {found['models'][0]['name']}",

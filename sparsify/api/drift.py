@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsify import budgetfile
-from sparsify.api import facts, intake
+from sparsify import budgetfile, modelio
+from sparsify.api import baselines, facts, intake
 from sparsify.api.samples import DataSource, read
 from sparsify.audit import DriftReport
 from sparsify.audit import audit as compare
@@ -30,6 +30,7 @@ def audit(
     threshold: float = THRESHOLD,
     seed: int = 0,
     threads: int | None = None,
+    baseline: str | Path | None = None,
     progress: Progress | None = None,
 ) -> DriftReport:
     """How far `candidate` has drifted from `base` on all of `data`; true when inside every budget.
@@ -44,18 +45,24 @@ def audit(
         threshold: of accumulated drift (relative L2), to name the first layer over it.
         seed: of the bootstrap.
         threads: onnxruntime's; its own choice if not given.
+        baseline: the JSON report of an accepted candidate on the same base and data, to be no worse than.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
         UsageError: a budget that makes no sense.
-        InputError: models or data that cannot be used, or that do not belong together.
+        InputError: models, data or a baseline that cannot be used, or that do not belong together.
     """
+    wanted = budgets(budget)
+    accepted = None if baseline is None else baselines.read(baseline)
     right = intake.load(base)
-    return compare(
+    samples = read(data, right)
+    if accepted is not None:
+        accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: facts.digest(samples))
+    found = compare(
         right,
         intake.load(candidate),
-        read(data, right),
-        budgets=budgets(budget),
+        samples,
+        budgets=wanted,
         layers=layers,
         memory=memory,
         threshold=threshold,
@@ -63,23 +70,28 @@ def audit(
         threads=threads,
         progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
     )
+    return found if accepted is None else accepted.judge(found)
 
 
 def report_of(
     base: str | Path, candidate: str | Path, data: DataSource, budget: str | Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
     """What `sparsify audit` reports; arguments as of `audit`."""
-    found = audit(base, candidate, data, budget, **options)
+    right = intake.load(base)
+    samples = read(data, right)
+    found = audit(base, candidate, samples, budget, **options)
     drift = facts.drift(found)
     places = {name: facts.model(source) for name, source in (("base", base), ("candidate", candidate))}
-    differ = changes(intake.load(base), intake.load(candidate), places["base"]["sha256"])
+    differ = changes(right, intake.load(candidate), places["base"]["sha256"])
     return {
+        "schema": facts.SCHEMA,
         "kind": "audit",
         "title": "Sparsify: audit",
         "summary": facts.verdict(drift),
         "accepted": bool(found),
         **facts.place(),
         **places,
+        "data": {"source": str(data) if isinstance(data, (str, Path)) else None, **facts.data(samples)},
         "changes": facts.finite(differ.to_dict()),
         "drift": drift,
         "layers": [row.to_dict() for row in found.layers],

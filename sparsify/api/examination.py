@@ -26,7 +26,8 @@ def examine() -> dict[str, Any]:
     forced = os.environ.get(kernels.ISA_VARIABLE)
     measured = _measure(threads=default_threads())
     return {
-        "kind": "facts",
+        "schema": facts.SCHEMA,
+        "kind": "doctor",
         "title": "Sparsify: doctor",
         "summary": _summary(measured),
         "accepted": True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from sparsify import kernels, modelio, passes, runtime
 from sparsify.audit import DriftReport
 from sparsify.machine import machine
 
+SCHEMA = "sparsify/report-1"  # of the JSON: report/schema/report-1.json, policy in docs/reports.md
 _LATENCY_S = 15.0  # for timing two whole models; a median over fewer rounds is still one, and has its spread
 
 
@@ -40,6 +43,22 @@ def model(source: str | Path | ir.Model) -> dict[str, Any]:
     path = None if isinstance(source, ir.Model) else str(source)
     sha256, size = modelio.identity(source)
     return {"path": path, "sha256": sha256, "bytes": size}
+
+
+def data(feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
+    """What was fed: its digest, and how many feeds."""
+    return {"sha256": digest(feeds), "feeds": len(feeds)}
+
+
+def digest(feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> str:
+    """SHA-256 of feeds in their order: names, types, shapes and bytes of their arrays."""
+    found = hashlib.sha256()
+    for feed in feeds:
+        for name in sorted(feed):
+            array = np.ascontiguousarray(feed[name])
+            found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+            found.update(repr(array.tolist()).encode() if array.dtype.kind in "OU" else array.tobytes())
+    return found.hexdigest()
 
 
 def named(source: modelio.Source, loaded: ir.Model) -> str | Path | ir.Model:

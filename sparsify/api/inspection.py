@@ -59,6 +59,7 @@ def inspect(
         row["zeros"] = None if layer is None else float(np.mean(layer.matrix() == 0))
         row["shape"] = row["shape"] if layer is None else list(layer.shape)
     report: dict[str, Any] = {
+        "schema": facts.SCHEMA,
         "kind": "inspect",
         "title": "Sparsify: inspect",
         "summary": _summary(table),

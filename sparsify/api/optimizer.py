@@ -258,6 +258,7 @@ def _result(
     told = None if drift is None else facts.drift(drift)
     summary = f"refused: {refused}" if refused else facts.summary(changed, accepted, reason, latency, told)
     report = {
+        "schema": facts.SCHEMA,
         "kind": "optimize",
         "title": "Sparsify: optimize",
         "summary": summary,

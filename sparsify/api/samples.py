@@ -30,7 +30,9 @@ def read(data: DataSource, model: ir.Model) -> list[Feed]:
         found = list(feeds.load(data))
     else:
         given = [data] if isinstance(data, Mapping) else list(data)
-        found = [{name: np.asarray(array) for name, array in feed.items()} for feed in given]
+        found = [
+            feed if isinstance(feed, feeds.FileFeed) else {k: np.asarray(v) for k, v in feed.items()} for feed in given
+        ]
     feeds.check(found, model.graph.inputs)
     return found
 

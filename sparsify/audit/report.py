@@ -63,6 +63,7 @@ class Verdict:
         passed: whether the bound is inside.
         what: one sentence for people.
         reason: why it is demanded, where the budget says so.
+        value, limit: the metric over the samples, and the worst that is allowed; None of `finite`.
     """
 
     demand: str
@@ -71,12 +72,16 @@ class Verdict:
     passed: bool
     what: str
     reason: str = ""
+    value: float | None = None
+    limit: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON carries it; a bound that is not finite is null."""
+        """As JSON carries it; a figure that is not finite is null."""
         return {
             "budget": self.demand,
             "output": self.output,
+            "value": None if self.value is None else _finite(self.value),
+            "limit": None if self.limit is None else _finite(self.limit),
             "bound": _finite(self.bound),
             "passed": self.passed,
             "what": self.what,
@@ -178,7 +183,8 @@ def _verdict(budget: Budget, output: OutputDrift) -> Verdict:
     metric, estimate = METRICS[budget.metric], output.metrics[budget.metric]
     bound, side = (estimate.low, "at least") if metric.higher_is_better else (estimate.high, "at most")
     what = f"`{budget.metric}` of `{output.name}` is {side} {bound:.6g}, allowed {metric.sign} {budget.limit:g}"
-    return Verdict(str(budget), output.name, bound, budget.allows(bound), what, budget.reason)
+    passed = budget.allows(bound)
+    return Verdict(str(budget), output.name, bound, passed, what, budget.reason, estimate.value, budget.limit)
 
 
 def _finite(value: float) -> float | None:

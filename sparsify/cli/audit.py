@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,15 @@ def run(
         typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
     ],
     budget: options.Budgets = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="FILE",
+            show_default=False,
+            help="A .json report of an accepted candidate, on the same base and data: be no worse, beyond noise.",
+        ),
+    ] = None,
     reports: options.Reports = None,
     layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
     memory: Annotated[
@@ -36,7 +46,9 @@ def run(
     from sparsify import api
 
     talk.check(reports)
-    asked: dict[str, Any] = {} if memory is None else {"memory": memory * 2**20}
+    asked: dict[str, Any] = {"baseline": baseline}
+    if memory is not None:
+        asked["memory"] = memory * 2**20
     if threshold is not None:
         asked["threshold"] = threshold
     with talk.progress(quiet=quiet) as listener:

@@ -227,4 +227,4 @@ def _facts(report: Report) -> Iterator[Table]:
     yield Table(report["title"], ("what", "value"), tuple((k, str(v)) for k, v in report["facts"].items()))
 
 
-_KINDS = {"optimize": _optimize, "audit": _audit, "bench": _bench, "inspect": _inspect, "facts": _facts}
+_KINDS = {"optimize": _optimize, "audit": _audit, "bench": _bench, "inspect": _inspect, "doctor": _facts}

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
 
 from tests import small
 from tests.cli import Run
@@ -23,3 +29,85 @@ def test_budgets_from_a_file(run: Run, model: Path, data: Path, tmp_path: Path) 
     assert status == 1
     (verdict,) = verdicts(tmp_path / "r.json")
     assert (verdict["budget"], verdict["reason"], verdict["passed"]) == ("sqnr_db@y>=60.0", "as agreed", False)
+
+
+def noisy(tmp_path: Path, name: str, scale: float) -> Path:
+    """`small.mlp` whose weights are off by a relative `scale`."""
+    model = small.mlp()
+    random = np.random.default_rng(5)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        wrong = array * (1 + scale * random.standard_normal(array.shape))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(wrong.astype(np.float32), tensor.name))
+    return small.save(model, tmp_path, name)
+
+
+@pytest.fixture
+def accepted(run: Run, model: Path, data: Path, tmp_path: Path) -> Path:
+    """The report of a candidate that was accepted."""
+    candidate = noisy(tmp_path, "accepted.onnx", 0.01)
+    report = tmp_path / "accepted.json"
+    assert run("audit", model, candidate, "--data", data, "--budget", "cosine>=0.9", "--report", report)[0] == 0
+    return report
+
+
+def test_no_worse_than_the_accepted_one(run: Run, model: Path, data: Path, tmp_path: Path, accepted: Path) -> None:
+    report = tmp_path / "r.json"
+    options = ("--data", data, "--baseline", accepted, "--report", report)
+    assert run("audit", model, tmp_path / "accepted.onnx", *options)[0] == 0
+    assert {v["budget"] for v in verdicts(report)} >= {"baseline cosine@y", "baseline max_abs@y"}
+    assert run("audit", model, noisy(tmp_path, "better.onnx", 0.005), *options)[0] == 0
+    status, out, err = run("audit", model, noisy(tmp_path, "worse.onnx", 0.05), *options)
+    assert status == 1
+    assert "BROKEN" in out
+    assert "in the baseline" in err
+    assert not any(v["passed"] for v in verdicts(report) if v["budget"] == "baseline relative_l2@y")
+
+
+def _other_data(folder: Path, report: dict[str, Any]) -> None:
+    small.save_feed(folder, "data.npz", **small.feed(seed=9))
+
+
+def _other_base(folder: Path, report: dict[str, Any]) -> None:
+    noisy(folder, "model.onnx", 1e-6)
+
+
+BASELINES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
+    "other data": (_other_data, "this report is on other data"),
+    "other base": (_other_base, "this report is on another base model"),
+    "no digest": (lambda _, r: r.pop("data"), "it names none"),
+    "other schema": (lambda _, r: r.update(schema="sparsify/report-0"), "schema 'sparsify/report-0'"),
+    "other kind": (lambda _, r: r.update(kind="bench"), "not the report of an audit"),
+    "was refused": (lambda _, r: r.update(accepted=False), "was refused itself"),
+    "says not whether": (lambda _, r: r.pop("accepted"), "was refused itself"),
+    "damaged": (lambda _, r: r["drift"].update(outputs=[1]), "this report is damaged"),
+    "a figure of text": (lambda _, r: r["drift"]["outputs"]["y"]["metrics"]["cosine"].update(low="x"), "damaged"),
+    "no metric": (lambda _, r: r["drift"]["outputs"]["y"].update(metrics={}), "no metric of this report"),
+    "no output": (lambda _, r: r["drift"].update(outputs={}), "no metric of this report"),
+}
+
+
+@pytest.mark.parametrize("case", BASELINES)
+def test_a_baseline_that_cannot_be_one(
+    run: Run, model: Path, data: Path, tmp_path: Path, accepted: Path, case: str
+) -> None:
+    spoil, says = BASELINES[case]
+    report = json.loads(accepted.read_text())
+    spoil(tmp_path, report)
+    accepted.write_text(json.dumps(report))
+    status, out, err = run("audit", model, model, "--data", data, "--baseline", accepted)
+    assert status == 3
+    assert out == ""
+    assert says in err
+    assert "hint: make it with `sparsify audit" in err
+
+
+@pytest.mark.parametrize(("text", "says"), [(None, "cannot read"), ("{", "this is not JSON"), ("[]", "not the report")])
+def test_a_baseline_that_is_no_report(
+    run: Run, model: Path, data: Path, tmp_path: Path, text: str | None, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / "b.json").write_text(text)
+    status, _, err = run("audit", model, model, "--data", data, "--baseline", tmp_path / "b.json")
+    assert status == 3
+    assert says in err
