@@ -73,7 +73,7 @@ def rows() -> dict[str, str]:
             found[f"{key} {INT8}"] = "sparse-int8"
         for level in task.levels:
             for method in METHODS:
-                how = _OPTIONS.get(method, f"method={method}")
+                how = _OPTIONS.get(method, f"method={method}") + ("" if task.int8 else ",levels=0")
                 found[f"{key} {level} {method}"] = f"prune{{min_size=1,pattern={level},{how}}}{int8}"
         for name in peer.ROWS:
             found[f"{key} {name}"] = ""
@@ -115,12 +115,16 @@ def _pruned(task: Task, passes: str, feeds: list[dict[str, Any]]) -> tuple[Any, 
         counts = [len(step.changes) for step in ran.steps]
         sys.exit(f"error: of {task.layers} linear layers {counts} were changed: {ran.steps[0].refusals[:3]}")
     done = [c.facts for c in ran.steps[0].changes]
-    errors = {c.node: c.facts["output_error"] for c in ran.steps[0].changes if "output_error" in c.facts}
+    errors, surgeon = (
+        {c.node: c.facts[name] for c in ran.steps[0].changes if name in c.facts}
+        for name in ("output_error", "obs_error")
+    )
     weights = [f["shape"][0] * f["shape"][1] for f in done]
     zeros = [w * f.get("sparsity", 0.0) for w, f in zip(weights, done, strict=True)]
     return model, {
         "layer_error": mean(errors.values()) if errors else None,
         "layer_errors": errors,
+        "obs_errors": surgeon,
         "sparsity": sum(zeros) / sum(weights),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import mean
 from typing import Any
 
 from benchmarks.tasks import Task
@@ -69,18 +70,24 @@ def _named(name: str, row: Row, *, int8: bool) -> tuple[str, str]:
 
 
 def _layers(known: Mapping[str, Row]) -> list[str]:
-    """On how many layers `auto` displaced less than our own SparseGPT."""
+    """On how many layers `auto` displaced less than our own SparseGPT given the same inputs, target and grid."""
     lines = []
     for level in ZEROS:
-        own, other = (known.get(f"{level} {method}", {}).get("layer_errors") for method in ("auto", "obs"))
-        if own and other:
+        for method in ("auto", "uneven"):
+            own, other = (known.get(f"{level} {method}", {}).get(key) for key in ("layer_errors", "obs_errors"))
+            if not own or not other:
+                continue
             worse = [layer for layer in own if own[layer] >= other[layer]]
             named = f"; not on {', '.join(f'`{layer}`' for layer in worse)}" if worse else ""
-            better = f"{len(own) - len(worse)} of {len(own)}"
+            means = f"{mean(own.values()):.4f} to {mean(other.values()):.4f} in the mean"
             lines.append(
-                f"At {level} the layer error of `auto`, int8 in it, is below that of `obs` on {better} layers{named}."
+                f"* {level} {METHODS[method]}: lower on {len(own) - len(worse)} of {len(own)} layers{named}; {means}."
             )
-    return lines
+    return (
+        ["Layer errors of `auto` beside those of `obs` from the same inputs, target and grid:", "", *lines]
+        if lines
+        else []
+    )
 
 
 _HEAD = """# What pruning costs in accuracy
@@ -92,7 +99,8 @@ All linear layers, in one shot: no training, no labels. What calibrates is never
 * `auto` prunes and rounds to int8 in one; the other methods prune and `sparse-int8` rounds after them. `uneven` gives
   each layer its own N:64 by measured sensitivity, for the same average.
 * layer error: mean over the layers of the share of the outputs' energy that pruning displaced, for the inputs that
-  the layers pruned before gave; before int8 for all but `auto`.
+  the layers pruned before gave; before int8 for all but `auto`. Between rows the inputs differ, and `auto` aims at the
+  outputs of the dense model: the lists below the tables compare layers at the same inputs, target and grid.
 * CPU time of the process, both cores together: calibrating, pruning, encoding and verifying; wall time the same on the
   clock, (busy) where the machine did other work; peak memory: of the process, the model in it.
 

@@ -21,7 +21,8 @@ from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias, 
 from sparsify.resume import Saved
 from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.sensitivity import Goal
-from sparsify.solvers import admm, magnitude, obs, wanda
+from sparsify.solvers import admm, best, magnitude, obs, wanda
+from sparsify.solvers.factors import Factors
 from sparsify.solvers.moments import relative_error
 from sparsify.solvers.quantize import LEVELS
 from sparsify.solvers.statistics import Statistics
@@ -60,8 +61,8 @@ class Prune(Pass):
         change does to the outputs: by ADMM over masks and weights and a least-squares refit (`admm`,
         see `sparsify.solvers.admm`), or by the optimal brain surgeon (`obs`, see `sparsify.solvers.obs`).
         `wanda` keeps the largest |w| sqrt(H_kk) (see `sparsify.solvers.wanda`); without data W' = W * M keeps the
-        largest |w| (`magnitude`, see `sparsify.solvers.magnitude`). `auto` is `admm` for layers that data reaches,
-        else `magnitude`.
+        largest |w| (`magnitude`, see `sparsify.solvers.magnitude`). `auto` is, column by column, the better of `admm`
+        and `obs` for the same H and target (see `sparsify.solvers.best`) in layers that data reaches, else `magnitude`.
         Layers go in graph order, and x are the inputs that the layers pruned before really give. `admm` aims at
         the outputs of the dense model, a share `correction` of the way, at its residual stream too, and lets the
         layer's bias take up the means (see `sparsify.solvers.statistics`); what it keeps lies on a grid of
@@ -234,7 +235,7 @@ class Prune(Pass):
     def _prune_group(self, group: Sequence[Linear], wanted: Mapping[ir.Value, Linear], work: _Work) -> None:
         """Prune the `wanted` weights of `group`."""
         statistics = {} if work.learner is None else work.learner.statistics(group, [*wanted.values()])
-        factors: dict[tuple[int, bool], admm.Factors] = {}
+        factors: dict[tuple[int, bool], Factors] = {}
         for source, layer in wanted.items():
             work.done[source] = self._prune(layer, self._goal(source, work), statistics.get(source), factors)
 
@@ -257,7 +258,7 @@ class Prune(Pass):
         layer: Linear,
         goal: Goal,
         statistics: Statistics | None,
-        factors: dict[tuple[int, bool], admm.Factors],
+        factors: dict[tuple[int, bool], Factors],
     ) -> _Outcome | str:
         """Prune the weight of `layer` to `goal`; `factors` are those of the statistics seen so far."""
         if statistics is None and self.method not in ("auto", "magnitude"):
@@ -271,9 +272,9 @@ class Prune(Pass):
         else:
             method = "admm" if self.method == "auto" else self.method
             solve = self._solve_jointly if method == "admm" else self._solve_alone
-            pruned, error = solve(layer, weight, goal, statistics, factors)
-            facts["output_error"] = error
-            what = f"{error:.1%} of the outputs' energy lost"
+            pruned, found = solve(layer, weight, goal, statistics, factors)
+            facts |= found
+            what = f"{found['output_error']:.1%} of the outputs' energy lost"
         _store(layer, pruned)
         facts["sparsity"] = after = 1 - np.count_nonzero(pruned) / pruned.size
         return f"pruned to {goal[0]} by {method}, {after:.0%} sparse, {what}", facts | {"method": method}
@@ -284,27 +285,32 @@ class Prune(Pass):
         weight: FloatArray,
         goal: Goal,
         statistics: Statistics,
-        factors: dict[tuple[int, bool], admm.Factors],
-    ) -> tuple[FloatArray, float]:
-        """W' [K, N] by ADMM, its error under H; the layer's bias is shifted."""
+        factors: dict[tuple[int, bool], Factors],
+    ) -> tuple[FloatArray, dict[str, float]]:
+        """W' [K, N] by ADMM, or where that is better by `obs`, and errors under H; the layer's bias is shifted."""
         bias = bias_of(layer) if len([*readers(layer.source)]) == 1 else None
         key = (id(statistics), bias is not None)
         moment = statistics.second_moment(centred=bias is not None)
         if key not in factors:
-            factors[key] = admm.Factors(moment)
+            factors[key] = Factors(moment)
         wanted = statistics.target(weight, self.correction, centred=bias is not None)
-        _, pruned = admm.prune(wanted, factors[key], *goal, levels=self.levels)
+        if self.method == "auto":
+            found = best.prune(wanted, factors[key], *goal, levels=self.levels)
+            pruned, facts = found.weight, {"output_error": found.error, "obs_error": found.surgeon_error}
+        else:
+            _, pruned = admm.prune(wanted, factors[key], *goal, levels=self.levels)
+            facts = {"output_error": relative_error(wanted, pruned, moment)}
         if bias is not None:
             shift_bias(bias, statistics.bias_shift(weight, pruned, self.correction))
-        return pruned, relative_error(wanted, pruned, moment)
+        return pruned, facts
 
     def _solve_alone(
         self, layer: Linear, weight: FloatArray, goal: Goal, statistics: Statistics, factors: object
-    ) -> tuple[FloatArray, float]:
+    ) -> tuple[FloatArray, dict[str, float]]:
         """W' [K, N] as `obs` and `wanda` are published: for the inputs that come, with no eye to what should come."""
         solver = obs.prune if self.method == "obs" else wanda.prune
         _, pruned = solver(weight, statistics.moment, *goal)
-        return pruned, relative_error(weight, pruned, statistics.moment)
+        return pruned, {"output_error": relative_error(weight, pruned, statistics.moment)}
 
     def _obstacle(self, layer: Linear) -> str:
         """Why the weight of `layer` must not be changed; empty if it may."""

@@ -19,6 +19,7 @@ from sparsify.patterns import Pattern
 from sparsify.pruning import Feed, stored
 from sparsify.solvers import admm, magnitude
 from sparsify.solvers.allocate import Curve, allocate
+from sparsify.solvers.factors import Factors
 
 Goal = tuple[Pattern, float]  # a pattern, and the share of zeros it is to have
 
@@ -78,7 +79,7 @@ def measure(
     for chunk in _chunks(known, memory):
         names = {str(user.x.name) for source in chunk for user in known[source]}
         moments = runtime.second_moments(model, learn, names, threads=threads)
-        factors: dict[frozenset[str], admm.Factors | None] = {}
+        factors: dict[frozenset[str], Factors | None] = {}
         for source in chunk:
             progress(len(found), len(known), f"sensitivity of {known[source][0].name}")
             key = frozenset(str(user.x.name) for user in known[source])
@@ -168,17 +169,17 @@ def _chunks(known: Mapping[ir.Value, Sequence[Linear]], memory: int) -> Iterator
         yield chunk
 
 
-def _factors(moments: Sequence[npt.NDArray[np.float64]]) -> admm.Factors | None:
+def _factors(moments: Sequence[npt.NDArray[np.float64]]) -> Factors | None:
     """Of the sum; None where data did not reach the layers."""
     if not moments or not np.trace(total := np.sum(moments, axis=0)) > 0:
         return None
-    return admm.Factors(total)
+    return Factors(total)
 
 
 def _sensitivity(
     source: ir.Value,
     users: Sequence[Linear],
-    factors: admm.Factors | None,
+    factors: Factors | None,
     goals: Sequence[Goal],
     trials: runtime.Trials,
 ) -> Sensitivity:

@@ -12,25 +12,24 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from sparsify.patterns import Mask, Pattern
-from sparsify.solvers.moments import normalized
+from sparsify.solvers.factors import Factors
 
 F32 = npt.NDArray[np.float32]
 
-DAMPING = 0.01
 BLOCK = 128  # inputs whose mask is decided together when the pattern is unstructured
 
 
-def prune(weight: F32, moment: npt.NDArray[np.floating], pattern: Pattern, sparsity: float = 0.0) -> tuple[Mask, F32]:
+def prune(
+    weight: F32, moment: npt.NDArray[np.floating] | Factors, pattern: Pattern, sparsity: float = 0.0
+) -> tuple[Mask, F32]:
     """The mask [K, N] and W' float32 [K, N]; arguments and errors as in `admm.prune`."""
-    if moment.shape != (weight.shape[0], weight.shape[0]) or not np.isfinite(weight).all():
+    factors = moment if isinstance(moment, Factors) else Factors(moment)
+    if len(factors.scale) != len(weight) or not np.isfinite(weight).all():
         raise ValueError("weights must be finite [K, N] and the moment [K, K]")
-    scaled_moment, scale = normalized(moment, DAMPING)
-    inverse = scipy.linalg.inv(scaled_moment.astype(np.float64))
-    upper = scipy.linalg.cholesky((inverse + inverse.T) / 2)
-    current = weight.astype(np.float64) * scale[:, None]
+    upper = factors.upper()
+    current = weight * factors.scale[:, None]
     mask = np.zeros(weight.shape, bool)
     block = pattern.m or BLOCK
     for first in range(0, len(weight), block):
@@ -40,15 +39,14 @@ def prune(weight: F32, moment: npt.NDArray[np.floating], pattern: Pattern, spars
         mask[rows] = pattern.project(scores, sparsity)
         errors = _prune_block(current[rows], mask[rows], upper[rows, rows])
         current[last:] -= upper[rows, last:].T @ errors
-    back = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-    return mask, np.asarray(np.where(mask, current, 0) * back[:, None], np.float32)
+    return mask, factors.back(np.where(mask, current, np.float32(0)))
 
 
-def _prune_block(rows: npt.NDArray[np.float64], mask: Mask, upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _prune_block(rows: F32, mask: Mask, upper: F32) -> F32:
     """Prune `rows` [B, N] in place; the errors [B, N] that later inputs are to make good."""
     errors = np.zeros_like(rows)
     for k in range(len(rows)):
-        kept = np.where(mask[k], rows[k], 0)
+        kept = np.where(mask[k], rows[k], np.float32(0))
         errors[k] = (rows[k] - kept) / upper[k, k]
         rows[k + 1 :] -= np.outer(upper[k, k + 1 :], errors[k])
         rows[k] = kept

@@ -74,6 +74,13 @@ def test_each_method_is_better_than_the_one_before(block, rng, mix):
     assert errors == sorted(errors, reverse=True)
 
 
+def test_auto_says_what_the_surgeon_would_have_lost_and_loses_less(block, rng, mix):
+    changed = modelio.load(block)
+    changed.meta[FEEDS] = drawn(rng, mix, 12)
+    for change in Prune(Pattern(16, 64), min_size=1)(changed).changes:
+        assert 0 < change.facts["output_error"] < change.facts["obs_error"]
+
+
 def test_making_good_what_earlier_layers_did_helps(block, rng, mix):
     feeds, others = drawn(rng, mix, 12), drawn(rng, mix)
     none, half = (error(block, pruned(block, feeds, correction=c), others) for c in (0.0, 0.5))

@@ -1,0 +1,73 @@
+"""H made ready for solvers: scaled, damped, and factorised as often as they ask, once for layers that read the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from sparsify.parallel import in_order
+from sparsify.solvers.moments import normalized
+
+F32 = npt.NDArray[np.float32]
+
+DAMPING = 0.01  # of H at unit diagonal: 1 % of an input's own energy
+
+
+class Factors:
+    """H [K, K] made ready for any number of layers that read the same inputs.
+
+    Attributes:
+        given: H as it came.
+        moment: S^-1 H S^-1 + damping I float32, S = sqrt(diag H); see `moments.normalized`.
+        scale: S float32 [K].
+        unscaled: S moment S: H with its damping, where weights are not scaled.
+
+    Raises:
+        ValueError: H is not square or not finite.
+    """
+
+    def __init__(self, moment: npt.NDArray[np.floating], damping: float = DAMPING) -> None:
+        self.given = moment
+        self.moment, self.scale = normalized(moment, damping)
+        self.unscaled: F32 = self.moment * self.scale[:, None] * self.scale
+        self._inverses: dict[float, F32] = {}
+        self._upper: F32 | None = None
+
+    def inverse(self, rho: float) -> F32:
+        """(moment + rho I)^-1 float32 [K, K]; its condition is at most (K + rho) / rho.
+
+        Raises:
+            ValueError: H has an eigenvalue far below zero.
+        """
+        self.prepare([rho])
+        return self._inverses[rho]
+
+    def prepare(self, rhos: Iterable[float]) -> None:
+        """Have `inverse` of all `rhos` at hand: the cores share this work, and threads can ask for them afterwards."""
+        missing = [rho for rho in rhos if rho not in self._inverses]
+        self._inverses |= zip(missing, in_order(self._inverse, missing), strict=True)
+
+    def _inverse(self, rho: float) -> F32:
+        shifted = self.moment.copy()
+        shifted[np.diag_indices_from(shifted)] += np.float32(rho)
+        lower, failed = scipy.linalg.lapack.spotrf(shifted, lower=1, overwrite_a=1)
+        if failed:
+            raise ValueError("the moment is not positive semidefinite")
+        found, _ = scipy.linalg.lapack.spotri(lower, lower=1, overwrite_c=1)
+        half = np.tril(found)
+        return np.ascontiguousarray(half + np.tril(half, -1).T)
+
+    def upper(self) -> F32:
+        """U float32 [K, K], upper triangular, of moment^-1 = U^T U; factorised in float64."""
+        if self._upper is None:
+            inverse = scipy.linalg.inv(self.moment.astype(np.float64))
+            self._upper = scipy.linalg.cholesky((inverse + inverse.T) / 2).astype(np.float32)
+        return self._upper
+
+    def back(self, scaled: F32) -> F32:
+        """S^-1 times scaled weights [K, N]; dead inputs get zeros."""
+        inverse = np.divide(1, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+        return np.asarray(scaled * inverse[:, None], np.float32)
