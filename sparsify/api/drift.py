@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from sparsify.audit.attribution import MEMORY, THRESHOLD
 from sparsify.audit.changes import changes
 from sparsify.budget import Budget
 from sparsify.budget import parse as parse_budget
+from sparsify.data import digest
 from sparsify.modelio import Source
 from sparsify.pipeline.run import Progress
+
+THREADS = 1  # more may add in another order, and a verdict must not depend on that
+_THREADS = "run on {} threads: the last digits may differ from those of one thread, which is the default"
 
 
 def audit(
@@ -29,7 +34,7 @@ def audit(
     memory: int = MEMORY,
     threshold: float = THRESHOLD,
     seed: int = 0,
-    threads: int | None = None,
+    threads: int = THREADS,
     baseline: str | Path | None = None,
     progress: Progress | None = None,
 ) -> DriftReport:
@@ -44,7 +49,7 @@ def audit(
         memory: bytes that intermediate values of layers may take at a time; weights come on top.
         threshold: of accumulated drift (relative L2), to name the first layer over it.
         seed: of the bootstrap.
-        threads: onnxruntime's; its own choice if not given.
+        threads: onnxruntime's. With one, two runs give the same figures; with more, last digits may depend on it.
         baseline: the JSON report of an accepted candidate on the same base and data, to be no worse than.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -57,7 +62,7 @@ def audit(
     right = intake.load(base)
     samples = read(data, right)
     if accepted is not None:
-        accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: facts.digest(samples))
+        accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: digest(samples))
     found = compare(
         right,
         intake.load(candidate),
@@ -70,13 +75,14 @@ def audit(
         threads=threads,
         progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
     )
+    found = found if threads == THREADS else replace(found, notes=(_THREADS.format(threads), *found.notes))
     return found if accepted is None else accepted.judge(found)
 
 
 def report_of(
     base: str | Path, candidate: str | Path, data: DataSource, budget: str | Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
-    """What `sparsify audit` reports; arguments as of `audit`."""
+    """What `sparsify audit` reports; arguments as of `audit`. Nothing in it depends on the time."""
     right = intake.load(base)
     samples = read(data, right)
     found = audit(base, candidate, samples, budget, **options)
@@ -91,7 +97,7 @@ def report_of(
         "accepted": bool(found),
         **facts.place(),
         **places,
-        "data": {"source": str(data) if isinstance(data, (str, Path)) else None, **facts.data(samples)},
+        "data": facts.data(samples, data),
         "changes": facts.finite(differ.to_dict()),
         "drift": drift,
         "layers": [row.to_dict() for row in found.layers],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ import onnxruntime
 import sparsify
 from sparsify import kernels, modelio, passes, runtime
 from sparsify.audit import DriftReport
+from sparsify.data import digest
 from sparsify.machine import machine
 
 SCHEMA = "sparsify/report-1"  # of the JSON: report/schema/report-1.json, policy in docs/reports.md
@@ -45,20 +44,14 @@ def model(source: str | Path | ir.Model) -> dict[str, Any]:
     return {"path": path, "sha256": sha256, "bytes": size}
 
 
-def data(feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
-    """What was fed: its digest, and how many feeds."""
-    return {"sha256": digest(feeds), "feeds": len(feeds)}
-
-
-def digest(feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> str:
-    """SHA-256 of feeds in their order: names, types, shapes and bytes of their arrays."""
-    found = hashlib.sha256()
-    for feed in feeds:
-        for name in sorted(feed):
-            array = np.ascontiguousarray(feed[name])
-            found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-            found.update(repr(array.tolist()).encode() if array.dtype.kind in "OU" else array.tobytes())
-    return found.hexdigest()
+def data(feeds: Sequence[Mapping[str, npt.NDArray[Any]]], given: object, synthetic: bool = False) -> dict[str, Any]:
+    """What was run: where it came from (None when from memory), how many feeds, their digest, and whether invented."""
+    return {
+        "source": str(given) if isinstance(given, (str, Path)) else None,
+        "synthetic": synthetic,
+        "feeds": len(feeds),
+        "sha256": digest(feeds),
+    }
 
 
 def named(source: modelio.Source, loaded: ir.Model) -> str | Path | ir.Model:

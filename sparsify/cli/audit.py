@@ -38,7 +38,10 @@ def run(
         float | None,
         typer.Option("--threshold", min=0, show_default=False, help="Of drift, to name the first layer over it."),
     ] = None,
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, show_default=False, help="Threads; one if not given."),
+    ] = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> int:
@@ -51,10 +54,10 @@ def run(
         asked["memory"] = memory * 2**20
     if threshold is not None:
         asked["threshold"] = threshold
+    if threads is not None:
+        asked["threads"] = threads
     with talk.progress(quiet=quiet) as listener:
-        found = api.report_of(
-            base, candidate, data, budget or (), layers=layers, seed=seed, threads=threads, progress=listener, **asked
-        )
+        found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, progress=listener, **asked)
     talk.deliver(found, reports)
     if not found["accepted"]:
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
