@@ -49,7 +49,19 @@ METRICS: dict[str, Metric] = {
         Metric("sqnr_db", True, -math.inf, math.inf, "power of the base's output over power of the drift, decibel"),
         Metric("relative_l2", False, 0, math.inf, "norm of the drift over norm of the base's output"),
         Metric("max_abs", False, 0, math.inf, "largest absolute difference of an element"),
+        Metric("mean_abs", False, 0, math.inf, "mean absolute difference of the elements"),
+        Metric(
+            "psnr_db", True, -math.inf, math.inf, "squared range of the base's maps over mean squared drift, decibel"
+        ),
         Metric("top1_agreement", True, 0, 1, "share of rows whose largest class stays the same"),
+        Metric("top5_agreement", True, 0, 1, "share of a row's five largest classes that stay among them"),
+        Metric("flips", False, 0, 1, "share of rows whose largest class changes"),
+        Metric("kl_divergence", False, 0, math.inf, "information lost, base to candidate, averaged over rows, nats"),
+        Metric("js_divergence", False, 0, math.log(2), "divergence from the mean of both, averaged over rows, nats"),
+        Metric("token_agreement", True, 0, 1, "share of tokens for which the likeliest next one stays the same"),
+        Metric("perplexity_ratio", False, 0, math.inf, "perplexity of the candidate over that of the base"),
+        Metric("neighbour_agreement", True, 0, 1, "share of a sample's ten nearest samples that stay among them"),
+        Metric("box_iou", True, 0, 1, "intersection over union of a box before and after, averaged"),
         Metric("agreement", True, 0, 1, "share of integer or bool elements that stay the same"),
     )
 }
@@ -126,7 +138,17 @@ _EXAMPLES = {
     "sqnr_db": "30",
     "relative_l2": "0.05",
     "max_abs": "0.001",
+    "mean_abs": "0.0001",
+    "psnr_db": "40",
     "top1_agreement": "0.99",
+    "top5_agreement": "0.95",
+    "flips": "0.01",
+    "kl_divergence": "0.01",
+    "js_divergence": "0.01",
+    "token_agreement": "0.98",
+    "perplexity_ratio": "1.01",
+    "neighbour_agreement": "0.9",
+    "box_iou": "0.95",
     "agreement": "0.99",
 }
 

@@ -46,7 +46,7 @@ def test_reads(text: str, expected: Budget):
     ("text", "what", "hint"),
     [
         ("cosin>=0.9", "no such metric", "did you mean `cosine`? known: cosine, sqnr_db, relative_l2"),
-        ("speed>=2", "no such metric", "cosine, sqnr_db, relative_l2, max_abs, top1_agreement, agreement"),
+        ("speed>=2", "no such metric", "cosine, sqnr_db, relative_l2, max_abs, mean_abs, psnr_db, top1"),
         ("cosine<=0.9", "`cosine` is better when it is higher", "write `cosine>=0.9`"),
         ("max_abs@y>=0.1", "`max_abs` is better when it is lower", "write `max_abs@y<=0.1`"),
         ("cosine>=2", "`cosine` is between -1 and 1, got 2", "for example `cosine>=0.99`"),

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sparsify import budget as budgets_
 from sparsify import data, runtime
-from sparsify.audit import metrics, persample
+from sparsify.audit import kinds as kinds_
+from sparsify.audit import metrics
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
-from sparsify.audit.metrics import Floats, Sum
-from sparsify.audit.report import DriftReport, OutputDrift, check_outputs, judge
+from sparsify.audit.output import Output
+from sparsify.audit.report import DriftReport, check_outputs, judge
 from sparsify.budget import Budget
-from sparsify.data import Array, Feed
+from sparsify.data import Feed
 from sparsify.errors import InputError
 from sparsify.runtime import Session, Source
 
 Progress = Callable[[str, int, int], None]
-
-FEW_SAMPLES = 10  # there a percentile interval is 18 % narrower than Student's: 1.96 sqrt(9/10) against 2.26
-_FLOAT_METRICS = ["cosine", "sqnr_db", "relative_l2", "max_abs"]
 
 
 def audit(
@@ -30,6 +28,7 @@ def audit(
     feeds: Sequence[Feed],
     *,
     budgets: Iterable[Budget | str] = (),
+    kinds: Mapping[str, str] | None = None,
     layers: bool = False,
     memory: int = MEMORY,
     threshold: float = THRESHOLD,
@@ -47,6 +46,7 @@ def audit(
         base, candidate: models in any form, with the same inputs and outputs; left as they are.
         feeds: data that took no part in making the candidate.
         budgets: what is allowed; without any, only new or lost NaNs and infinities fail.
+        kinds: what outputs are, by name, where `sparsify.audit.kinds` would decide otherwise.
         layers: also where the drift arises, a row a node; takes several runs over the data.
         memory: bytes that intermediate values may take for that; the models' weights come on top.
         threshold: of drift, to name the first layer over it.
@@ -57,7 +57,7 @@ def audit(
 
     Raises:
         InputError: a model or feed cannot be used, inputs or outputs differ, or nothing could be compared.
-        UsageError: a budget that does not fit the model.
+        UsageError: a budget or a kind that does not fit the model.
     """
     wanted = [budgets_.parse(b) if isinstance(b, str) else b for b in budgets]
     old = runtime.session(base, threads=threads, native=native, deterministic=True)
@@ -67,16 +67,18 @@ def audit(
     check_outputs(wanted, (o.name for o in old.get_outputs()))
     data.check(feeds, old.get_inputs())
     data.check(feeds, new.get_inputs())
-    drifts: dict[str, _Drift] = {o.name: _Drift(o.name) for o in old.get_outputs()}
+    names = [o.name for o in old.get_outputs()]
+    kinds_.check(kinds or {}, names)
+    asked = {name: [b.metric for b in wanted if b.output == name] for name in names}
+    outputs = {name: Output(name, seed, (kinds or {}).get(name), asked[name]) for name in names}
     for index, feed in enumerate(feeds):
-        _compare(old, new, feed, drifts)
+        _compare(old, new, feed, outputs)
         if progress is not None:
             progress("outputs", index + 1, len(feeds))
-    asked = {b.output for b in wanted if b.metric == "top1_agreement"}
-    measured = {name: d.summary(seed, name in asked) for name, d in drifts.items() if d.size}
+    measured = {name: output.summary() for name, output in outputs.items() if output.measured}
+    notes = [note for output in outputs.values() for note in output.notes()]
     if not measured:
-        raise InputError("nothing could be compared: every output is empty or not a tensor", where="audit")
-    notes = [note for d in drifts.values() for note in d.notes(d.name in measured)]
+        raise InputError(f"nothing could be compared: {'; '.join(notes)}", where="audit")
     del old, new  # the layers' sessions take their place in memory
     found = None
     if layers:
@@ -85,80 +87,22 @@ def audit(
     return DriftReport(measured, judge(measured, wanted), found, tuple(notes), seed, threads)
 
 
-class _Drift:
-    """What one output has left behind so far."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.tensor = True
-        self.float = False
-        self.distribution = True
-        self._samples: list[Floats] = []  # of each feed
-        self._sources: list[str | None] = []
-
-    @property
-    def size(self) -> int:
-        return int(sum(s[:, Sum.SIZE].sum() for s in self._samples))
-
-    def add(self, base: Array, candidate: Array, rows: int | None, source: str | None) -> None:
-        self.float = metrics.is_float(base)
-        if base.size and self.distribution:
-            self.distribution = metrics.is_distribution(base)
-        aligned = rows is not None and base.ndim > 0 and base.shape[0] == rows
-        samples = rows if aligned and rows is not None else 1
-        self._samples.append(metrics.sums(base, candidate, samples) if samples else np.zeros((0, len(Sum))))
-        self._sources.append(source)
-
-    def summary(self, seed: int, asked: bool) -> OutputDrift:
-        samples = np.concatenate(self._samples)
-        total = samples.sum(axis=0)
-        names = _FLOAT_METRICS if self.float else ["agreement"]
-        classes = asked or self.distribution or metrics.names_classes(self.name)
-        if self.float and classes and total[Sum.ROWS]:
-            names = [*names, "top1_agreement"]
-        return OutputDrift(
-            self.name,
-            len(samples),
-            metrics.intervals(samples, names, seed),
-            exact=bool(total[Sum.MATCHES] == total[Sum.SIZE]),
-            mismatches=int(total[Sum.MISMATCHES]),
-            unseen_share=metrics.unseen_share(len(samples)),
-            per_sample=persample.of(self._samples, self._sources, self.float),
-        )
-
-    def notes(self, measured: bool) -> list[str]:
-        if not self.tensor:
-            return [f"`{self.name}` was skipped: it is not a tensor"]
-        if not measured:
-            return [f"`{self.name}` was skipped: it is empty"]
-        found = []
-        if same := int(sum(s[:, Sum.LEFT_OUT].sum() for s in self._samples)):
-            found.append(f"`{self.name}`: {same} of {self.size} elements are NaN or infinite in both and were left out")
-        count = sum(len(s) for s in self._samples)
-        if count == 1:
-            found.append(f"`{self.name}`: one sample, so the bounds are the value itself and say nothing of others")
-        elif count < FEW_SAMPLES:
-            found.append(f"`{self.name}`: {count} samples, so the intervals are too narrow")
-        return found
-
-
-def _compare(old: Session, new: Session, feed: Feed, drifts: dict[str, _Drift]) -> None:
+def _compare(old: Session, new: Session, feed: Feed, outputs: Mapping[str, Output]) -> None:
     rows = data.rows(feed, old.get_inputs())
     before, after = runtime.run(old, feed), runtime.run(new, feed)
-    source = getattr(feed, "source", None)
-    for name, drift in drifts.items():
+    for name, output in outputs.items():
         base, candidate = before[name], after[name]
         if not isinstance(base, np.ndarray) or not isinstance(candidate, np.ndarray):
-            drift.tensor = False
+            output.tensor = False
             continue
         if base.shape != candidate.shape or metrics.is_float(base) != metrics.is_float(candidate):
             raise InputError(
                 f"output `{name}` is {base.dtype} {list(base.shape)} in the base "
                 f"but {candidate.dtype} {list(candidate.shape)} in the candidate",
-                where=str(source or "a feed"),
+                where=str(getattr(feed, "source", "a feed")),
                 hint="only models of the same interface can be compared",
             )
-        drift.add(base, candidate, rows, None if source is None else str(source))
+        output.add(base, candidate, feed, rows)
 
 
 def _same_names(kind: str, base: Iterable[Any], candidate: Iterable[Any]) -> None:

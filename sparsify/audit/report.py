@@ -27,6 +27,8 @@ class OutputDrift:
         mismatches: elements that are NaN or infinite in one model and not, or otherwise, in the other.
         unseen_share: the share of all samples that may exceed `max_abs`, at 95 % confidence.
         per_sample: drift of each.
+        kind: see `sparsify.audit.kinds`; None of what is not made of floats.
+        flipped: samples in which a row's largest class changed; None of outputs that are not classes or tokens.
     """
 
     name: str
@@ -36,10 +38,14 @@ class OutputDrift:
     mismatches: int
     unseen_share: float
     per_sample: PerSample
+    kind: str | None = None
+    flipped: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it; a value that is not finite is null, and `exact` or `mismatches` say which."""
         return {
+            "kind": self.kind,
+            "flipped": self.flipped,
             "samples": self.samples,
             "exact": self.exact,
             "mismatches": self.mismatches,

@@ -2,7 +2,8 @@
 
 metric                      loss
 cosine, agreement, ...      1 - value          (bounded above by 1; of small angles, half the squared error)
-sqnr_db                     10^(-value / 10)   squared error over power
+sqnr_db, psnr_db            10^(-value / 10)   squared error over power
+perplexity_ratio            ln value           nats a token
 relative_l2                 value^2
 others                      value              where lower is better
 
@@ -40,10 +41,12 @@ def usage(found: DriftReport, budgets: Sequence[Budget]) -> float:
 
 
 def _loss(metric: str, value: float) -> float:
-    if metric == "sqnr_db":
+    if metric in ("sqnr_db", "psnr_db"):
         return float(10 ** (-value / 10))
     if metric == "relative_l2":
         return value**2
+    if metric == "perplexity_ratio":
+        return math.log(value) if value > 0 else -math.inf
     known = METRICS.get(metric)
     return 1 - value if known is not None and known.higher_is_better else value
 

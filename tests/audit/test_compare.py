@@ -74,7 +74,7 @@ def test_samples_do_not_depend_on_how_feeds_cut_them():
 
 
 def test_a_model_against_itself_is_exact():
-    found = audit(model(BASE), model(BASE), [{"x": X}], budgets=["sqnr_db>=200", "max_abs<=0", "agreement>=1"])
+    found = audit(model(BASE), model(BASE), [{"x": X}], budgets=["sqnr_db>=200", "max_abs<=0", "top1_agreement>=1"])
     assert found
     assert all(o.exact for o in found.outputs.values())
     assert found.to_dict()["outputs"]["logits"]["metrics"]["sqnr_db"]["value"] is None  # infinite

@@ -1,0 +1,1 @@
+"""The arithmetic behind `sparsify.audit.metrics`: pairs of outputs become sums, sums become figures with intervals."""
