@@ -109,5 +109,5 @@ Measured on: {place}.
 
 _MISSING = """## Not measured
 
-ViT-S, PP-OCRv6 and SmolLM2 are not in the report yet.
+ViT-S and PP-OCRv6 are not in the report yet.
 """

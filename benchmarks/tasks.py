@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import newsgroups
-from models import digits
+from benchmarks import brown, newsgroups
+from models import digits, llama
 from models.bert import minilm_l6
 from sparsify.runtime import Session
 
@@ -83,6 +83,21 @@ def _digits_score(base: Answers, other: Answers) -> dict[str, float]:
     }
 
 
+def _read_on(session: Session) -> Answers:
+    losses, said = brown.losses(session)
+    return {"losses": losses, "said": said}
+
+
+def _perplexity(base: Answers, other: Answers) -> dict[str, float]:
+    return {
+        "perplexity": float(np.exp(other["losses"].mean())),
+        "first": float(np.exp(other["losses"][:_FIRST].mean())),
+        "flips": float((other["said"] != base["said"]).mean()),
+    }
+
+
+_FIRST = 4  # windows
+
 TASKS = {
     "minilm": Task(
         title="all-MiniLM-L6-v2: sentence embeddings, 20 Newsgroups",
@@ -117,5 +132,24 @@ block: `uneven` has little to choose from.""",
         score=_digits_score,
         columns={"accuracy": ("accuracy", ".3f"), "flips": ("flips", ".1%"), "cosine": ("cosine", ".4f")},
         layers=3,
+    ),
+    "smollm2": Task(
+        title="SmolLM2-135M: the next token, Brown corpus",
+        about=f"""{brown.WINDOWS} windows of {brown.CONTEXT} tokens of {len(brown.CALIBRATION)} samples of the corpus
+calibrate, {brown.JUDGED_WINDOWS} windows of eight other samples are judged. All 210 layers inside the decoder; the
+head is the embedding and stays. The weights were rounded to four bits in blocks of 32 by those who published them;
+here all rows stay fp32.
+
+* perplexity: exp of the mean loss of a token; its standard error is about 6 %, nearly all of it the text's, which all
+  rows share. first 1024: of the first {_FIRST} windows alone.
+* flips: share of tokens after which another token than the dense model's is the likeliest.""",
+        model=llama.smollm2,
+        calibration=brown.calibration,
+        answer=_read_on,
+        score=_perplexity,
+        columns={"perplexity": ("perplexity", ".1f"), "first": ("first 1024", ".1f"), "flips": ("flips", ".1%")},
+        layers=210,
+        levels=("32:64", "16:64"),
+        int8=False,
     ),
 }

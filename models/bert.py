@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from models import safetensors
 from models.fetch import cache_folder, fetch
+from models.graphs import Graph
 
-_OPSET, _IR_VERSION = 17, 8
 _MASKED = -1e9  # added to the score of a masked token: its softmax is 0 in float32
 
 
@@ -76,34 +75,34 @@ def build(config: Config, weights: Mapping[str, npt.NDArray[Any]]) -> onnx.Model
     Raises:
         KeyError: a weight is missing.
     """
-    g = _Graph(weights)
+    g = Graph(weights)
     mask = g.add("Cast", "attention_mask", to=TensorProto.FLOAT)
     blocked = g.add("Mul", g.add("Sub", g.number(1), g.add("Unsqueeze", mask, g.ints(1, 2))), g.number(_MASKED))
     x = _embeddings(g, config)
     for i in range(config.layers):
         prefix = f"encoder.layer.{i}."
         attended = _attention(g, config, x, blocked, prefix + "attention.")
-        x = g.norm(g.add("Add", attended, x), prefix + "attention.output.LayerNorm", config.epsilon)
+        x = _norm(g, g.add("Add", attended, x), prefix + "attention.output.LayerNorm", config.epsilon)
         inner = _gelu(g, g.linear(x, prefix + "intermediate.dense"))
-        x = g.norm(
-            g.add("Add", g.linear(inner, prefix + "output.dense"), x), prefix + "output.LayerNorm", config.epsilon
+        x = _norm(
+            g, g.add("Add", g.linear(inner, prefix + "output.dense"), x), prefix + "output.LayerNorm", config.epsilon
         )
     g.name(x, "last_hidden_state")
     g.name(_pooled(g, x, mask), "sentence_embedding")
-    return g.model("bert", config.hidden)
+    return g.model("bert", *_interface(config.hidden))
 
 
-def _embeddings(g: _Graph, config: Config) -> str:
+def _embeddings(g: Graph, config: Config) -> str:
     p = "embeddings."
     length = g.add("Shape", "input_ids", start=1, end=2)
     positions = g.add("Slice", g.weight(p + "position_embeddings.weight"), g.ints(0), length, g.ints(0))
     words = g.add("Gather", g.weight(p + "word_embeddings.weight"), "input_ids")
     placed = g.add("Add", words, positions)
     first_segment = g.const(p + "token_type", g.weights[p + "token_type_embeddings.weight"][0])
-    return g.norm(g.add("Add", placed, first_segment), p + "LayerNorm", config.epsilon)
+    return _norm(g, g.add("Add", placed, first_segment), p + "LayerNorm", config.epsilon)
 
 
-def _attention(g: _Graph, config: Config, x: str, blocked: str, prefix: str) -> str:
+def _attention(g: Graph, config: Config, x: str, blocked: str, prefix: str) -> str:
     """Every head's attention, joined and projected; x [B, T, H]."""
     size = config.hidden // config.heads
     split = g.ints(0, 0, config.heads, size)
@@ -118,13 +117,13 @@ def _attention(g: _Graph, config: Config, x: str, blocked: str, prefix: str) -> 
     return g.linear(joined, prefix + "output.dense")
 
 
-def _gelu(g: _Graph, x: str) -> str:
+def _gelu(g: Graph, x: str) -> str:
     """x (1 + erf(x / sqrt 2)) / 2."""
     erf = g.add("Erf", g.add("Div", x, g.number(2**0.5)))
     return g.add("Mul", g.add("Mul", x, g.add("Add", erf, g.number(1))), g.number(0.5))
 
 
-def _pooled(g: _Graph, x: str, mask: str) -> str:
+def _pooled(g: Graph, x: str, mask: str) -> str:
     """The mean of x [B, T, H] over unmasked tokens, of unit length."""
     counted = g.add("Unsqueeze", mask, g.ints(2))
     total = g.add("ReduceSum", g.add("Mul", x, counted), g.ints(1), keepdims=0)
@@ -133,55 +132,16 @@ def _pooled(g: _Graph, x: str, mask: str) -> str:
     return g.add("Div", mean, g.add("Max", g.add("ReduceL2", mean, axes=[1], keepdims=1), g.number(1e-12)))
 
 
-class _Graph:
-    """Nodes and initializers as they are added; values are named after the node that makes them."""
+def _norm(g: Graph, x: str, name: str, epsilon: float) -> str:
+    scale, shift = g.weight(name + ".weight"), g.weight(name + ".bias")
+    return g.add("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon)
 
-    def __init__(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.weights = weights
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
 
-    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        name = f"/{op}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def name(self, value: str, output: str) -> None:
-        self._nodes.append(helper.make_node("Identity", [value], [output], name=output))
-
-    def const(self, name: str, array: npt.NDArray[Any]) -> str:
-        if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
-
-    def weight(self, name: str) -> str:
-        return self.const(name, self.weights[name].astype(np.float32))
-
-    def number(self, value: float) -> str:
-        return self.const(f"float_{value:g}", np.array(value, np.float32))
-
-    def ints(self, *values: int) -> str:
-        return self.const("ints_" + "_".join(map(str, values)), np.array(values, np.int64))
-
-    def linear(self, x: str, name: str) -> str:
-        stored = self.weights[name + ".weight"].astype(np.float32)  # [outputs, inputs], as torch keeps it
-        return self.add(
-            "Add", self.add("MatMul", x, self.const(name + ".weight", stored.T)), self.weight(name + ".bias")
-        )
-
-    def norm(self, x: str, name: str, epsilon: float) -> str:
-        scale, shift = self.weight(name + ".weight"), self.weight(name + ".bias")
-        return self.add("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon)
-
-    def model(self, name: str, hidden: int) -> onnx.ModelProto:
-        tokens = ["batch", "tokens"]
-        inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, tokens) for n in ("input_ids", "attention_mask")]
-        outputs = [
-            helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*tokens, hidden]),
-            helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", hidden]),
-        ]
-        graph = helper.make_graph(self._nodes, name, inputs, outputs, list(self._constants.values()))
-        opsets = [helper.make_opsetid("", _OPSET)]
-        made = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="sparsify-models")
-        onnx.checker.check_model(made)
-        return made
+def _interface(hidden: int) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    tokens = ["batch", "tokens"]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, tokens) for n in ("input_ids", "attention_mask")]
+    outputs = [
+        helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*tokens, hidden]),
+        helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", hidden]),
+    ]
+    return inputs, outputs

