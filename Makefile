@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(shell find sparsify/kernels -name '*.cc' -o -name '*
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels test-all lint format bench fuzz-native wheel clean
+.PHONY: help demo test test-kernels test-all lint format bench fuzz fuzz-python fuzz-native wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ format: $(READY) ## let ruff lay out the code
 
 bench: $(READY) ## MiniLM against onnxruntime's fp32 and dynamic int8; exits 1 when a target is missed
 	@$(BIN)/python -m benchmarks.minilm
+
+fuzz: fuzz-python fuzz-native ## both fuzzers, for hours; findings and what they learn are kept in build/
+
+fuzz-python: $(READY) ## fuzz load, inspect and optimize, SECONDS=3600 long; installs atheris
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	@mkdir -p build/fuzz-python/corpus build/fuzz-python/findings
+	@$(BIN)/python -m tests.fuzz.search -max_total_time=$(or $(SECONDS),3600) -timeout=20 -rss_limit_mb=4096 -max_len=8192 \
+	  -print_final_stats=1 -artifact_prefix=build/fuzz-python/findings/ build/fuzz-python/corpus tests/fuzz/corpus
 
 fuzz-native: $(READY) ## fuzz the operators' packed inputs under sanitizers, RUNS=1000000 times; needs clang
 	@PATH=$(abspath $(BIN)):$$PATH sh tests/kernels/run_fuzz.sh build/fuzz $(or $(RUNS),1000000)

@@ -4,7 +4,8 @@
     python -m benchmarks.memory --synthetic 20                            a made one of 20 GB
 
 What counts is the resident memory of the process and its children together, pages of mapped files included, looked at
-every 50 ms in /proc (Linux). Scratch files and the synthetic model go where `TMPDIR` says: a disk with twice the room.
+every 50 ms in /proc (Linux). How much of it was no file (which the system cannot take back) is told beside it. Scratch
+files and the synthetic model go where `TMPDIR` says: a disk with twice the room.
 
 The synthetic model is a chain of MatMuls [2048, 8192] and [8192, 2048], each weight of its own. The first sixteenth of
 its rows are random numbers, the rest is a hole in a sparse file: 94 % zeros, a sixteenth of the disk.
@@ -13,7 +14,6 @@ its rows are random numbers, the rest is a hole in a sparse file: 94 % zeros, a 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -41,22 +41,24 @@ def main() -> int:
         model = given.model or synthetic(Path(folder), given.synthetic or 20.0)
         size = sum(file.stat().st_size for file in (model, *model.parent.glob(f"{model.name}*data")))
         command = [sys.executable, "-m", "sparsify", "optimize", str(model), "-o", str(Path(folder) / "out.onnx")]
-        status, peak, seconds = watch([*command, *options])
+        status, peak, anonymous, seconds = watch([*command, *options])
         written = sum(file.stat().st_size for file in Path(folder).glob("out.onnx*"))
     print(f"{model.name}: {size / 1e9:.1f} GB in, {written / 1e9:.1f} GB out")
-    print(f"peak {peak / 2**30:.2f} GiB, {seconds:.0f} s, {size / 1e9 / seconds:.3f} GB/s")
+    print(f"peak {peak / 2**30:.2f} GiB, without mapped files {anonymous / 2**30:.2f} GiB")
+    print(f"{seconds:.0f} s, {size / 1e9 / seconds:.3f} GB/s")
     return status
 
 
-def watch(command: list[str]) -> tuple[int, int, float]:
-    """Exit status, peak resident bytes of the command and its children together, seconds."""
+def watch(command: list[str]) -> tuple[int, int, int, float]:
+    """Exit status; peak resident bytes of the command and its children together, all and without files; seconds."""
     began = time.monotonic()
-    peak = 0
+    peak = own = 0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(_resident, _family(process.pid))))
+            sizes = [_resident(pid) for pid in _family(process.pid)]
+            peak, own = max(peak, sum(s for s, _ in sizes)), max(own, sum(a for _, a in sizes))
             time.sleep(_EVERY_S)
-    return process.returncode, peak, time.monotonic() - began
+    return process.returncode, peak, own, time.monotonic() - began
 
 
 def synthetic(folder: Path, gigabytes: float) -> Path:
@@ -106,12 +108,15 @@ def _family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in _family(child))]
 
 
-def _resident(pid: int) -> int:
-    """Bytes in memory, mapped files included; 0 when the process is gone."""
+def _resident(pid: int) -> tuple[int, int]:
+    """Bytes in memory, with and without pages of files; 0 when the process is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    fields = dict(line.split(":", 1) for line in lines)
+    whole, own = (1024 * int(fields.get(name, "0 kB").split()[0]) for name in ("VmRSS", "RssAnon"))
+    return whole, own
 
 
 if __name__ == "__main__":

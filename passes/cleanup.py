@@ -96,7 +96,7 @@ class Cleanup(Pass):
             shape_inference=False,
             input_size_limit=self.fold_limit,
             output_size_limit=self.fold_limit,
-            should_fold=lambda node: False if node.op_type in _RANDOM or _makes_text(node) else None,
+            should_fold=lambda node: False if node.op_type in _RANDOM or _cannot_be_stored(node) else None,
         )
 
 
@@ -131,10 +131,11 @@ def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:
     return lambda function: function.identifier() in holding
 
 
-def _makes_text(node: ir.Node) -> bool:
-    """Whether a result may be a tensor of strings, which the pass cannot store."""
-    casts = node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.STRING
-    return casts or any(value is not None and _is_text(value) for value in node.inputs)
+def _cannot_be_stored(node: ir.Node) -> bool:
+    """Whether a result may be no tensor that the pass can store: strings, or what comes of a missing operand."""
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.STRING:
+        return True
+    return node.inputs[:1] == (None,) or any(value is not None and _is_text(value) for value in node.inputs)
 
 
 def _is_text(value: ir.Value) -> bool:

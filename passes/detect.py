@@ -40,14 +40,14 @@ class Detect(Pass):
     block: int = 64  # M of the N:M pattern looked for, in weights
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
-        for layer in layers(model):
+        for layer in layers(model, huge=True):
             yield layer if isinstance(layer, Refusal) else self._look(layer)
 
     def _look(self, layer: Linear) -> Finding:
-        mask = layer.matrix() != 0
         k, n = layer.shape
-        sparsity = 1 - np.count_nonzero(mask) / mask.size
-        pattern = tightest(mask, self.block) if k >= self.block else None  # a short block says little
+        mask = None if layer.is_huge else layer.matrix() != 0
+        sparsity = 1 - (layer.columns().count_nonzero() if mask is None else np.count_nonzero(mask)) / (k * n)
+        pattern = None if mask is None or k < self.block else tightest(mask, self.block)  # a short block says little
         facts = {
             "op": layer.node.op_type,
             "shape": [k, n],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparsify import formats
-from sparsify.graph import FloatArray
+from sparsify.graph import FloatArray, Linear
 from sparsify.lowering import Encoded, Lowering
 
 
@@ -17,9 +17,10 @@ class SparseFp32(Lowering):
     What:
         MatMul and Gemm with a constant weight become `ai.sparsify` SparseMatMul (a bitmask and values) or
         SparseMatMulDelta (gaps and values), whichever is smaller. Gemm's alpha, beta, C and transA are kept.
+        A sparse initializer that is too large to be made dense becomes SparseMatMulColumns.
     When it fires:
         The weight is at least `min_sparsity` zeros and, with `min_speedup` above 0, the operator was measured
-        on this machine to be that many times faster than the dense layer.
+        on this machine to be that many times faster than the dense layer. What cannot be dense is not measured.
     When it refuses:
         The layer has no constant fp32 matrix, is not sparse enough, or the measurement says that it does not pay.
     Mathematics:
@@ -36,7 +37,12 @@ class SparseFp32(Lowering):
     name: ClassVar[str] = "sparse-fp32"
     format: ClassVar[str] = "sparse-fp32"
 
+    takes_huge: ClassVar[bool] = True
+
     min_sparsity: float = 0.5  # share of zeros below which a layer is left alone
+
+    def encode_huge(self, layer: Linear) -> Encoded:
+        return Encoded(formats.encode_columns(layer.columns()))
 
     def encode(self, weight: FloatArray) -> Encoded:
         return Encoded(formats.encode(weight))

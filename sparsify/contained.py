@@ -59,26 +59,27 @@ os._exit(0)
 _OUT_OF_MEMORY = 3
 
 
-def examine(path: Path, size: int) -> None:
+def examine(path: Path, size: int, *, opens: bool = True) -> None:
     """Try the libraries on the model at `path`, once for each state of the file.
 
     Args:
         path: of a model that `modelio.load` accepts.
         size: bytes of it and its data.
+        opens: try onnxruntime's loader, too.
 
     Raises:
         InputError: one of them crashes on it, runs out of memory or does not come to an end.
     """
     found = path.stat()
-    if what := _failure(path.resolve(), size, (found.st_mtime_ns, found.st_ino)):
+    if what := _failure(path.resolve(), size, opens and size < _SESSION_BYTES, (found.st_mtime_ns, found.st_ino)):
         raise InputError(what, where=str(path), hint="do not use this file with other tools either")
 
 
 @lru_cache(maxsize=64)
-def _failure(path: Path, size: int, _state: tuple[int, int]) -> str:
+def _failure(path: Path, size: int, opens: bool, _state: tuple[int, int]) -> str:
     """What went wrong in the child; empty if nothing did."""
     memory = _MEMORY_BYTES + 3 * size
-    arguments = [str(path), str(memory), "1" if size < _SESSION_BYTES else "0", str(_MOST_ELEMENTS)]
+    arguments = [str(path), str(memory), str(int(opens)), str(_MOST_ELEMENTS)]
     deadline = DEADLINE_S * (1 + size // 10**9)
     child = subprocess.Popen(
         [sys.executable, "-I", "-c", _CHILD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

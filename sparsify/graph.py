@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import scipy.sparse
 
-from sparsify import storage
+from sparsify import coo, storage
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -89,6 +90,17 @@ class Linear:
         stored = np.asarray(self.tensor.numpy(), np.float32).reshape(self.tensor.shape.numpy()[-2:])
         return stored.T if self.transposed else stored
 
+    @property
+    def is_huge(self) -> bool:
+        """Whether the weight is sparse and too large for `matrix`: then there is `columns`."""
+        return coo.is_huge(self.tensor)
+
+    def columns(self) -> scipy.sparse.csc_array:
+        """A huge W float32 [K, N] as the layer uses it, `alpha` included."""
+        assert isinstance(self.tensor, coo.Coo)
+        stored = self.tensor.matrix()
+        return scipy.sparse.csc_array(stored.T if self.transposed else stored) * np.float32(self.alpha)
+
     def bias_vector(self) -> FloatArray | None:
         """beta * C as float32 [N] where C is constant and the same for every row; zeros if absent; else None."""
         _, n = self.shape
@@ -144,10 +156,11 @@ def rank(value: ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def find_linear(node: ir.Node) -> Linear | Unsupported | None:
+def find_linear(node: ir.Node, *, huge: bool = False) -> Linear | Unsupported | None:
     """The linear layer that `node` is, or why it is none; None when it is neither MatMul nor Gemm.
 
-    A MatMul over activations of unknown rank is taken for one over rank 2 or more.
+    A MatMul over activations of unknown rank is taken for one over rank 2 or more. `huge`: the caller can do with a
+    weight that cannot be made dense.
     """
     if node.domain != "" or node.op_type not in ("MatMul", "Gemm"):
         return None
@@ -160,6 +173,8 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
         return Unsupported(node, "both operands are constants: constant folding removes it")
     if reason := _no_matrix(found, x):
         return Unsupported(node, reason)
+    if coo.is_huge(found.tensor) and not huge:
+        return Unsupported(node, "the weight is sparse, and too large to be made dense")
     # Only the last two dimensions are ever exchanged: see `_no_matrix`.
     flipped = sum(tuple(p) != tuple(range(len(p))) for p in found.perms) % 2 == 1
     if node.op_type == "MatMul":
@@ -184,7 +199,7 @@ def find_linear(node: ir.Node) -> Linear | Unsupported | None:
 
 def as_it_is(layer: Linear) -> Linear:
     """`layer` by now: what it reads may be another value since a node before it was replaced."""
-    found = find_linear(layer.node)
+    found = find_linear(layer.node, huge=True)
     assert isinstance(found, Linear)  # only who feeds it changed
     return found
 

@@ -83,19 +83,26 @@ class Lowering(Pass):
     threads: int = 1  # threads to measure with
 
     format: ClassVar[str]
+    takes_huge: ClassVar[bool] = False  # whether there is `encode_huge`
 
     @abstractmethod
     def encode(self, weight: FloatArray) -> Encoded:
         """W float32 [K, N] as the operator reads it; raises NotEncodable."""
 
+    def encode_huge(self, layer: Linear) -> Encoded:
+        """The weight of a layer that cannot be made dense, as the operator reads it."""
+        raise NotImplementedError
+
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         scope = _Scope(model, names(model))
-        for layer in layers(model):
+        for layer in layers(model, huge=self.takes_huge):
             yield layer if isinstance(layer, Refusal) else self._lower(scope, as_it_is(layer))
 
     def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
         if (choice := chosen(layer)) is not None and choice.format != self.name:
             return Refusal(layer.name, f"the search chose `{choice}`", {"shape": list(layer.shape)})
+        if layer.is_huge:
+            return self._lower_huge(scope, layer)
         matrix = layer.matrix() if layer.alpha == 1 else layer.matrix() * np.float32(layer.alpha)
         sparsity = 1 - np.count_nonzero(matrix) / matrix.size
         facts: dict[str, Any] = {"shape": list(layer.shape), "sparsity": sparsity, "bytes_before": layer.tensor.nbytes}
@@ -108,12 +115,7 @@ class Lowering(Pass):
             encoded = self.encode(matrix)
         except NotEncodable as error:
             return Refusal(layer.name, str(error), facts)
-        facts |= {
-            "format": self.format,
-            "encoding": encoded.weight.encoding.name.lower(),
-            "sparsity": encoded.weight.sparsity,
-            "bytes_after": encoded.nbytes,
-        }
+        facts |= self._facts(encoded)
         if opset(scope.model) < encoded.operator.min_opset:
             return Refusal(layer.name, f"opset {opset(scope.model)} is below {encoded.operator.min_opset}", facts)
         bias = layer.bias_vector()
@@ -124,12 +126,26 @@ class Lowering(Pass):
             facts |= self._measure(matrix, arrays, encoded.operator, layer, large=storage.is_large(scope.model.graph))
             if facts["speedup"] < self.min_speedup:
                 return Refusal(layer.name, self._too_slow(facts), facts)
-        scope.model.opset_imports.setdefault("", opset(scope.model))  # it may be imported as `ai.onnx`
-        scope.model.opset_imports.pop("ai.onnx", None)
-        ops.add_operator(scope.model, encoded.operator)
-        _replace(scope, layer, encoded.operator, arrays, add_bias=bias is None)
-        saved = f"{layer.tensor.nbytes} to {encoded.nbytes} bytes"
-        return Change(layer.name, f"now {encoded.operator.name}, {facts['sparsity']:.0%} sparse, {saved}", facts)
+        return _put(scope, layer, encoded, arrays, facts, add_bias=bias is None)
+
+    def _lower_huge(self, scope: _Scope, layer: Linear) -> Change | Refusal:
+        """The same for a layer that has no dense form to be compared with."""
+        encoded = self.encode_huge(layer)
+        facts = {"shape": list(layer.shape), "bytes_before": layer.tensor.nbytes, **self._facts(encoded)}
+        if opset(scope.model) < encoded.operator.min_opset:
+            return Refusal(layer.name, f"opset {opset(scope.model)} is below {encoded.operator.min_opset}", facts)
+        bias = layer.bias_vector()
+        zeros = np.zeros(layer.shape[1], np.float32)
+        arrays = ops.inputs_of(encoded.weight, zeros if bias is None else bias, encoded.scale)
+        return _put(scope, layer, encoded, arrays, facts, add_bias=bias is None)
+
+    def _facts(self, encoded: Encoded) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "encoding": encoded.weight.encoding.name.lower(),
+            "sparsity": encoded.weight.sparsity,
+            "bytes_after": encoded.nbytes,
+        }
 
     def _measure(
         self,
@@ -180,6 +196,24 @@ def _rows(count: int) -> str:
 def _below(value: float, limit: float) -> str:
     """`value` in as many digits as show that it is below `limit`, and at least two after the point."""
     return next((text for digits in range(2, 9) if float(text := f"{value:.{digits}f}") < limit), str(value))
+
+
+def _put(
+    scope: _Scope,
+    layer: Linear,
+    encoded: Encoded,
+    arrays: dict[str, npt.NDArray[Any]],
+    facts: dict[str, Any],
+    *,
+    add_bias: bool,
+) -> Change:
+    """Let the model call the operator instead of the layer; `add_bias`: C could not become part of it."""
+    scope.model.opset_imports.setdefault("", opset(scope.model))  # it may be imported as `ai.onnx`
+    scope.model.opset_imports.pop("ai.onnx", None)
+    ops.add_operator(scope.model, encoded.operator)
+    _replace(scope, layer, encoded.operator, arrays, add_bias=add_bias)
+    saved = f"{layer.tensor.nbytes} to {encoded.nbytes} bytes"
+    return Change(layer.name, f"now {encoded.operator.name}, {facts['sparsity']:.0%} sparse, {saved}", facts)
 
 
 def _replace(

@@ -1,6 +1,6 @@
 """Models in and out: nothing that a model holds is lost, and no file is ever left half-written.
 
-onnx_ir 1.1 drops `sparse_initializer` without a word and resolves external data against the current folder
+onnx_ir 1.1 drops `sparse_initializer` without a word (see `coo`) and resolves external data against the current folder
 when the model's path has none. Both are dealt with here.
 """
 
@@ -13,14 +13,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
-import onnx.numpy_helper
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from sparsify import external, limits, storage
+from sparsify import coo, external, limits, storage
 from sparsify.errors import InputError, UsageError
 from sparsify.files import replacing, write_bytes
 
@@ -67,7 +65,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
         raise InputError(f"the model's {total} bytes of tensors do not fit one message", hint="save it to a file")
     if any(True for _ in _external_tensors(model)):
         model = ir.external_data.load_to_model(model.clone())
-    return ir.to_proto(model)
+    return _message(model)
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -90,7 +88,10 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
     _refuse_own_files(model, (path, data) if data else (path,))
     with replacing(path, then=lambda: _drop_data(path, keep=[data, *model.meta.get(_DATA_FILES, [])])) as folder:
         if data:
-            ir.save(model, folder / path.name, external_data=data.name)
+            plain, sparse = coo.put_out(model)
+            ir.save(plain, folder / path.name, external_data=data.name)
+            if sparse:
+                _put_sparse_back(folder / path.name, sparse)
         else:
             (folder / path.name).write_bytes(serialize(model))
 
@@ -219,14 +220,14 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise InputError("the model does not say which opset it uses", where=where, hint="export it again")
     limits.check(proto, where)
     folders = _find_files(proto, where, folder)
-    graphs = list(limits.all_graphs(proto))
-    if any(graph.sparse_initializer for graph in graphs):
-        # Dense copies are put in place of sparse ones: the caller keeps its own message.
-        proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    sparse: list[onnx.SparseTensorProto] = []
+    if any(coo.are_in(graph) for graph in limits.all_graphs(proto)):
+        proto = onnx.ModelProto.FromString(proto.SerializeToString())  # the caller keeps its own message
         for graph in limits.all_graphs(proto):
-            _make_dense(graph, where)
+            coo.take_in(graph, sparse)
     try:
         model = ir.from_proto(proto)
+        coo.put_in(model, sparse, where)
         if name := _undefined(model):
             raise InputError(f"`{name}` is read, and nothing makes it", where=where, hint="export the model again")
         common.TopologicalSortPass()(model)  # runtimes take nodes in any order, onnx_ir's cloning does not
@@ -252,29 +253,6 @@ def _undefined(model: ir.Model) -> str:
             if not made:
                 return str(value.name)
     return ""
-
-
-def _make_dense(graph: onnx.GraphProto, where: str) -> None:
-    """Turn sparse initializers into dense ones, as onnxruntime itself does at load."""
-    for sparse in graph.sparse_initializer:
-        name, shape = sparse.values.name, tuple(sparse.dims)
-        values = onnx.numpy_helper.to_array(sparse.values)
-        count = int(np.prod([int(d) for d in shape], dtype=object))
-        if count * values.itemsize > INLINE_LIMIT:
-            raise InputError(
-                f"sparse initializer `{name}` {list(shape)} would take {count * values.itemsize} bytes when dense",
-                where=where,
-                hint="onnxruntime cannot load it either; build the model with sparsify.from_scipy",
-            )
-        indices = onnx.numpy_helper.to_array(sparse.indices)
-        dense = np.zeros(count, values.dtype)
-        try:
-            flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
-            dense[np.ravel_multi_index((flat,), (count,))] = values  # unlike dense[flat] it refuses negative ones
-        except (IndexError, ValueError) as error:
-            raise InputError(f"sparse initializer `{name}` has positions outside {list(shape)}", where=where) from error
-        graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(shape), name))
-    del graph.sparse_initializer[:]
 
 
 def _keep_on_disk(model: ir.Model) -> None:
@@ -338,9 +316,27 @@ def _without_tensors(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(skeleton)
 
 
+def _message(model: ir.Model) -> onnx.ModelProto:
+    """`model` as onnx_ir writes it, sparse initializers as they came."""
+    plain, sparse = coo.put_out(model)
+    proto = ir.to_proto(plain)
+    for graph in limits.all_graphs(proto) if sparse else ():
+        coo.restore(graph, sparse)
+    return proto
+
+
+def _put_sparse_back(path: Path, sparse: list[onnx.SparseTensorProto]) -> None:
+    proto = onnx.load(path, load_external_data=False)
+    for graph in limits.all_graphs(proto):
+        coo.restore(graph, sparse)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:
     """The bytes of a tensor; those in a file are read, not mapped: what is mapped stays in memory."""
-    if isinstance(tensor, ir.ExternalTensor):
+    if isinstance(tensor, coo.Coo):
+        yield tensor.proto.SerializeToString(deterministic=True)
+    elif isinstance(tensor, ir.ExternalTensor):
         yield from _read_chunks(Path(tensor.path), tensor.offset or 0, tensor.nbytes)
     else:
         yield tensor.tobytes()
@@ -386,4 +382,6 @@ def _drop_data(path: Path, keep: list[Path | None]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:  # onnx_ir tells where first, and what last
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -137,15 +137,15 @@ class Pass(ir.passes.InPlacePass):
         return cls(**{o: _value(cls.name, o, text, types[o]) for o, text in options.items()})
 
 
-def layers(model: ir.Model) -> list[Linear | Refusal]:
+def layers(model: ir.Model, *, huge: bool = False) -> list[Linear | Refusal]:
     """Every MatMul and Gemm of `model`, as a linear layer or as the reason why no pass can touch it.
 
-    The bodies of our own operators are not the user's nodes and are left out.
+    The bodies of our own operators are not the user's nodes and are left out. `huge` as in `graph.find_linear`.
     """
     version = opset(model)
     found: list[Linear | Refusal] = []
     for node in model.graph.all_nodes():
-        layer = find_linear(node)
+        layer = find_linear(node, huge=huge)
         if isinstance(layer, Unsupported):
             found.append(Refusal(layer.name, layer.reason))
         elif layer is not None and version < ops.MIN_OPSET:

@@ -88,10 +88,26 @@ class TestLoad:
         assert np.array_equal(weight(modelio.load(proto)), dense)
         assert len(proto.graph.sparse_initializer) == 1  # the caller's message is the caller's
 
-    def test_refuses_a_sparse_initializer_too_large_to_be_dense(self) -> None:
-        proto = sparse_model((10**6, 10**6), np.array([3], np.int64), np.ones(1, np.float32))
+    @pytest.mark.parametrize("linear", [True, False])
+    @pytest.mark.parametrize("limit", [modelio.INLINE_LIMIT, 0])  # within the file, and with a data file beside it
+    def test_writes_sparse_initializers_as_they_came(self, tmp_path: Path, linear: bool, limit: int) -> None:
+        indices = np.array([3, 10**6 + 2] if linear else [[0, 3], [1, 2]], np.int64)
+        proto = sparse_model((10**6, 10**6), indices, np.array([1, 2], np.float32))
+        proto.graph.sparse_initializer[0].values.doc_string = "kept"
+        model = modelio.load(proto)
         with pytest.raises(InputError, match=r"`w`.*4000000000000 bytes"):
-            modelio.load(proto)
+            weight(model)
+        modelio.save(modelio.load(model), tmp_path / "out.onnx", limit=limit)
+        written = onnx.load(tmp_path / "out.onnx")
+        assert list(written.graph.sparse_initializer) == list(proto.graph.sparse_initializer)
+        assert not written.graph.initializer
+        assert modelio.digest(model) == modelio.digest(modelio.load(tmp_path / "out.onnx"))
+
+    @pytest.mark.parametrize("indices", [[3, 3], [5, 3], [[0, 1, 1]], [[0, 3]]])
+    def test_refuses_sparse_initializers_that_contradict_themselves(self, indices: list[int] | list[list[int]]) -> None:
+        given = np.array(indices, np.int64)
+        with pytest.raises(InputError, match="sparse initializer `w` has"):
+            modelio.load(sparse_model((4, 3), given, np.ones(len(given), np.float32)))
 
     def test_refuses_positions_outside_a_sparse_initializer(self) -> None:
         with pytest.raises(InputError, match="outside"):
@@ -175,6 +191,8 @@ def large() -> ir.Model:
     """A weight of 2048 values: above the size under which onnx_ir keeps tensors in the message."""
     w = np.arange(2048, dtype=np.float32).reshape(512, 4)
     proto = sparse_model((512, 4), np.arange(2048), w.ravel())
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    del proto.graph.sparse_initializer[:]
     return modelio.load(proto)
 
 

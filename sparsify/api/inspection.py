@@ -47,7 +47,7 @@ def inspect(
     if sensitivity and data is None:
         raise UsageError("drift can only be measured on data", where="--sensitivity", hint="give samples with --data")
     threads = threads or default_threads()
-    base = intake.load(model)
+    base = intake.load(model, runs=sensitivity)
     samples = read(data, base) if sensitivity and data is not None else []
     sample = None if rows is not None else _sample(base)
     tried = {name: _try(base, number, sample, threads, rows, progress) for name, number in TRIED.items()}

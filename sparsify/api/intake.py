@@ -6,17 +6,30 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sparsify import contained, modelio
+from sparsify import contained, coo, modelio
+from sparsify.errors import InputError
 from sparsify.modelio import Source
 
 
-def load(model: Source) -> ir.Model:
+def load(model: Source, *, runs: bool = True) -> ir.Model:
     """`model` as `modelio.load` gives it; one from a file also was tried in a process of its own.
+
+    Args:
+        model: in any form.
+        runs: the caller has to run it.
 
     Raises:
         InputError: a model that cannot be used, or that crashes the libraries that it would be used with.
     """
     loaded = modelio.load(model)
+    huge = [tensor for _, tensor in coo.tensors(loaded) if tensor.is_huge]
+    if huge and runs:
+        raise InputError(
+            f"onnxruntime would make the sparse initializer `{huge[0].name}` {list(huge[0].proto.dims)} dense, and run "
+            "out of memory",
+            where=str(model) if isinstance(model, (str, Path)) else "model",
+            hint="optimise it with `--passes sparse-fp32`, without data, and go on with the result",
+        )
     if isinstance(model, (str, Path)):
-        contained.examine(Path(model), modelio.disk_bytes(loaded))
+        contained.examine(Path(model), modelio.disk_bytes(loaded), opens=not huge)
     return loaded

@@ -109,7 +109,7 @@ def optimize(
     searching.check_effort(effort)
     threads = threads or default_threads()
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
-    base = intake.load(model)
+    base = intake.load(model, runs=data is not None)
     samples = None if data is None else read(data, base)
     calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else trial(base, seed)

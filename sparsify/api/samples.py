@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from sparsify import coo, modelio, runtime
 from sparsify import data as feeds
-from sparsify import modelio, runtime
 from sparsify.errors import InputError
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -51,13 +51,15 @@ def synthesise(model: ir.Model, seed: int) -> tuple[Feed, bool]:
 
 
 def trial(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
-    """What `synthesise` gives; (None, False) where `model` does not run on it, or does not come to an end.
+    """What `synthesise` gives; (None, False) where `model` does not run on it, come to an end, or fit.
 
     Numbers that mean nothing may be refused by a model.
 
     Raises:
         InputError: onnxruntime cannot load the model at all.
     """
+    if coo.any_huge(model):
+        return None, False
     session = runtime.session(model)
     try:
         sample, exact = synthesise(model, seed)

@@ -139,3 +139,10 @@ def test_constant_strings_stay_what_they_are(body, shape):
     expected = run(model, x=x)[1]
     Cleanup()(model)
     assert run(model, x=x)[1].tolist() == expected.tolist()
+
+
+def test_what_lacks_its_operand_is_left_to_the_runtime_to_refuse():
+    model = model_of("{ t = Transpose() y = Relu(x) }", "float[M,2] y, float[2,2] t")
+    next(n for n in model.graph if n.op_type == "Transpose").resize_inputs(1)
+    Cleanup()(model)
+    assert op_types(model) == ["Transpose", "Relu"]
