@@ -29,6 +29,10 @@ def run(
         ),
     ] = None,
     reports: options.Reports = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", show_default=False, help="Write JUnit's XML, whatever FILE's name."),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
     memory: Annotated[
         int | None,
@@ -48,7 +52,7 @@ def run(
     """Measure how far a model has drifted from another, and whether that is allowed."""
     from sparsify import api
 
-    talk.check(reports)
+    talk.check(reports, junit)
     asked: dict[str, Any] = {"baseline": baseline}
     if memory is not None:
         asked["memory"] = memory * 2**20

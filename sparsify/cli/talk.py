@@ -28,20 +28,24 @@ def say(text: str, *, quiet: bool) -> None:
         print(text, file=sys.stderr)
 
 
-def check(files: Sequence[Path] | None) -> None:
+def check(files: Sequence[Path] | None, junit: Path | None = None) -> None:
     """Refuse report files that could not be written, before any work is done."""
     from sparsify import report as reports
 
     for file in files or ():
         reports.check(file)
+    if junit is not None:
+        reports.check(junit, ".xml", "--junit")
 
 
-def deliver(report: Report, files: Sequence[Path] | None = None) -> None:
+def deliver(report: Report, files: Sequence[Path] | None = None, junit: Path | None = None) -> None:
     """Write a report into each of the files, then print its tables on stdout: whoever reads may stop reading."""
     from sparsify import report as reports
 
     for file in files or ():
         reports.write(report, file)
+    if junit is not None:
+        reports.write(report, junit, ".xml")
     reports.show(report, _console())
 
 

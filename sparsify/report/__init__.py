@@ -29,24 +29,30 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 }
 
 
-def check(path: Path) -> None:
+def check(path: Path, suffix: str | None = None, option: str = "--report") -> None:
     """Refuse a report that could not be written, before any work is done.
+
+    Args:
+        path: of the file.
+        suffix: of the format; that of the file if not given.
+        option: that named it, for errors.
 
     Raises:
         UsageError: an extension that stands for no format, or a folder that does not exist.
     """
-    if path.suffix.lower() not in FORMATS:
+    if (suffix or path.suffix.lower()) not in FORMATS:
         raise UsageError(
             f"`{path.suffix or path.name}` is not a format of reports",
-            where=f"--report {path}",
+            where=f"{option} {path}",
             hint=f"use one of {', '.join(FORMATS)}",
         )
     if path.is_dir():
-        raise UsageError("this is a folder", where=f"--report {path}", hint="name a file in it")
-    check_folder(path, f"--report {path}")
+        raise UsageError("this is a folder", where=f"{option} {path}", hint="name a file in it")
+    check_folder(path, f"{option} {path}")
 
 
-def write(report: Report, path: Path) -> None:
-    """Write the report in the format of its extension: the whole of it or nothing."""
-    check(path)
-    write_bytes(path, FORMATS[path.suffix.lower()](report).encode())
+def write(report: Report, path: Path, suffix: str | None = None) -> None:
+    """Write the report, the whole of it or nothing, in the format of `suffix` or else of the file's extension."""
+    check(path, suffix)
+    text = FORMATS[suffix or path.suffix.lower()](report)
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a file's name may be no Unicode

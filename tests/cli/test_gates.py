@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as xml
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from tests import small
 from tests.cli import Run
+from tests.report import junit_structure
 
 
 def verdicts(report: Path) -> list[dict[str, Any]]:
@@ -111,3 +113,18 @@ def test_a_baseline_that_is_no_report(
     status, _, err = run("audit", model, model, "--data", data, "--baseline", tmp_path / "b.json")
     assert status == 3
     assert says in err
+
+
+def test_junit_in_a_file_of_any_name(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.junit"
+    status, _, _ = run("audit", model, model, "--data", data, "--budget", "max_abs<=0", "--junit", file)
+    assert status == 0
+    root = xml.parse(file).getroot()
+    junit_structure.check(root)
+    assert [case.get("name") for case in root.iter("testcase")] == ["verdict", "max_abs<=0.0 @ y"]
+
+
+def test_junit_that_cannot_be_written_is_said_first(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    status, out, err = run("audit", model, model, "--data", data, "--junit", tmp_path / "absent" / "r.xml")
+    assert (status, out) == (2, "")
+    assert "(--junit" in err
