@@ -1,4 +1,4 @@
-"""The structure of JUnit's XML as the junit-10.xsd of Jenkins' xUnit plug-in has it: attributes and children of each element, in order.
+"""The structure of JUnit's XML as junit-10.xsd of Jenkins' xUnit plug-in has it: attributes and children, in order.
 
 Written down by hand: a validator for XML Schema would be a heavy dependency for one file of six elements.
 """
