@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def run(
     """Measure how far a model has drifted from another, and whether that is allowed."""
     from sparsify import api
 
+    start = time.perf_counter()
     talk.check(reports, junit)
     asked: dict[str, Any] = {"baseline": baseline}
     if memory is not None:
@@ -62,7 +64,7 @@ def run(
         asked["threads"] = threads
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, progress=listener, **asked)
-    talk.deliver(found, reports)
+    talk.deliver(found, reports, junit, time.perf_counter() - start)
     if not found["accepted"]:
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
         return int(ExitStatus.REFUSED)

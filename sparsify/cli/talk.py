@@ -38,14 +38,19 @@ def check(files: Sequence[Path] | None, junit: Path | None = None) -> None:
         reports.check(junit, ".xml", "--junit")
 
 
-def deliver(report: Report, files: Sequence[Path] | None = None, junit: Path | None = None) -> None:
-    """Write a report into each of the files, then print its tables on stdout: whoever reads may stop reading."""
+def deliver(
+    report: Report, files: Sequence[Path] | None = None, junit: Path | None = None, seconds: float = 0.0
+) -> None:
+    """Write a report into each of the files, then print its tables on stdout: whoever reads may stop reading.
+
+    `seconds` is how long the work took; only JUnit's file says it.
+    """
     from sparsify import report as reports
 
     for file in files or ():
         reports.write(report, file)
     if junit is not None:
-        reports.write(report, junit, ".xml")
+        reports.write({**report, "seconds": seconds}, junit, ".xml")
     reports.show(report, _console())
 
 
