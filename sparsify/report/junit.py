@@ -25,8 +25,8 @@ def render(report: Report) -> str:
         # The budgets are judged together, so the time is that of the whole.
         counts["time"] = f"{report['seconds']:.3f}"
         cases[0].set("time", counts["time"])
-    root = xml.Element("testsuites", name="sparsify", **counts)
-    suite = xml.SubElement(root, "testsuite", name=f"sparsify.{report['kind']}", skipped="0", **counts)
+    root = xml.Element("testsuites", {"name": "sparsify", **counts})
+    suite = xml.SubElement(root, "testsuite", {"name": f"sparsify.{report['kind']}", "skipped": "0", **counts})
     properties = xml.SubElement(suite, "properties")
     for name, value in _properties(report):
         xml.SubElement(properties, "property", name=name, value=printable(value))
