@@ -28,7 +28,7 @@ def prune(
     model: Path, feeds: list[dict[str, npt.NDArray[Any]]], how: tuple[str, float], folder: Path
 ) -> tuple[Path, dict[str, Any]]:
     """The pruned file, and seconds and peak bytes of the process that made it."""
-    python = _environment(folder / "onnxsim")
+    python = environment(folder / "onnxsim", PIN)
     data, out = folder / "peer-feeds.npz", folder / "peer.onnx"
     np.savez(data, **{f"{i}/{name}": a for i, feed in enumerate(feeds) for name, a in feed.items()})  # type: ignore[arg-type]
     script = Path(__file__).with_name("peer_run.py")
@@ -38,9 +38,10 @@ def prune(
     return out, facts
 
 
-def _environment(folder: Path) -> Path:
+def environment(folder: Path, packages: tuple[str, ...]) -> Path:
+    """The Python of an environment with `packages`, made if this is the first time."""
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PIN], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
     return python

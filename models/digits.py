@@ -41,9 +41,9 @@ def train() -> tuple[list[Matrix], list[Matrix], Matrix, npt.NDArray[np.int64]]:
     return weights, biases, pixels[held_out], labels[held_out].astype(np.int64)
 
 
-def to_onnx(weights: list[Matrix], biases: list[Matrix]) -> ir.Model:
-    """pixels [N, 64] -> logits [N, 10]: Gemm with weights [out, in], as torch exports them, and Relu between."""
-    pixels = ir.val("pixels", ir.DataType.FLOAT, ["N", 64])
+def to_onnx(weights: list[Matrix], biases: list[Matrix], inputs: int = 64) -> ir.Model:
+    """pixels [N, inputs] -> logits [N, 10]: Gemm with weights [out, in], as torch exports them, and Relu between."""
+    pixels = ir.val("pixels", ir.DataType.FLOAT, ["N", inputs])
     value, nodes, initializers = pixels, [], []
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), start=1):
         w = ir.Value(name=f"w{i}", const_value=ir.tensor(np.ascontiguousarray(weight.T), name=f"w{i}"))

@@ -9,9 +9,30 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsify.api import InferenceSession, Result, audit, from_scipy, inspect, optimize, register
+    from sparsify.api import (
+        InferenceSession,
+        Result,
+        audit,
+        from_npz,
+        from_scipy,
+        inspect,
+        optimize,
+        register,
+        save_npz,
+    )
 
-__all__ = ["InferenceSession", "Result", "__version__", "audit", "from_scipy", "inspect", "optimize", "register"]
+__all__ = [
+    "InferenceSession",
+    "Result",
+    "__version__",
+    "audit",
+    "from_npz",
+    "from_scipy",
+    "inspect",
+    "optimize",
+    "register",
+    "save_npz",
+]
 
 try:
     __version__ = version("sparsify-onnx")

@@ -5,6 +5,7 @@ from sparsify.api.drift import audit, report_of
 from sparsify.api.examination import examine
 from sparsify.api.inspection import inspect
 from sparsify.api.networks import from_scipy
+from sparsify.api.npz import from_npz, save_npz
 from sparsify.api.optimizer import Result, optimize
 from sparsify.api.sessions import InferenceSession, register
 
@@ -14,9 +15,11 @@ __all__ = [
     "audit",
     "compare",
     "examine",
+    "from_npz",
     "from_scipy",
     "inspect",
     "optimize",
     "register",
     "report_of",
+    "save_npz",
 ]

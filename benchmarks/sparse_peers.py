@@ -1,0 +1,148 @@
+"""The reference's CIFAR-10 network against other engines: SciPy, MKL's CSR, onnxruntime dense.
+
+    python -m benchmarks.sparse_peers [--rounds N]
+
+3072-4000-1000-4000-10 with Relu and epsilon 20, as arXiv 2102.01732 has it, random weights and data: who multiplies how
+fast does not depend on their values. One thread, everybody in turn in one process, medians, the whole network with
+biases and activations. SciPy's is the reference implementation's own forward, a dense batch times CSR. MKL gets the
+faster of two layouts: activations as they come, or kept transposed throughout. Writes docs/sparse_peers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import scipy.sparse
+from threadpoolctl import threadpool_limits
+
+import sparsify
+from benchmarks import mkl
+from models import set_mlp
+from models.digits import to_onnx
+from sparsify import kernels, modelio, passes, runtime
+from sparsify.machine import machine
+
+WIDTHS, EPSILON, BATCHES = (3072, 4000, 1000, 4000, 10), 20.0, (1, 100)
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "sparse_peers.md"
+
+Matrix = npt.NDArray[np.float32]
+Run = Callable[[Matrix], Matrix]
+
+
+def contenders(batch: int) -> dict[str, Run]:
+    """The same network in every engine, by name."""
+    layers = set_mlp.sparse_network(WIDTHS, EPSILON, np.random.default_rng(0))
+    dense = _dense(layers)
+    found = {
+        "SciPy, dense batch x CSR": lambda x: set_mlp.forward(layers, x)[-1],
+        "onnxruntime, dense": _session(dense, native=False),
+        "ours, from_scipy (columns)": _session(sparsify.from_scipy(set_mlp.as_scipy(layers))),
+        "ours, sparse-fp32 of the dense file": _session(_lowered(dense)),
+    }
+    for name, transposed in (("as they come", False), ("transposed", True)):
+        found[f"MKL CSR, activations {name}"] = _mkl(layers, batch, transposed=transposed)
+    return found
+
+
+def _dense(layers: list[set_mlp.Layer]) -> ir.Model:
+    return to_onnx([layer.weight.toarray() for layer in layers], [layer.bias for layer in layers], inputs=WIDTHS[0])
+
+
+def _lowered(model: ir.Model) -> ir.Model:
+    model = modelio.load(model)
+    passes.resolve("cleanup")()(model)
+    passes.resolve("sparse-fp32").from_options({"min_sparsity": "0", "min_speedup": "0"})(model)
+    return model
+
+
+def _session(model: ir.Model, *, native: bool = True) -> Run:
+    session = runtime.session(model, threads=1, native=native)
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
+
+
+def _mkl(layers: list[set_mlp.Layer], batch: int, *, transposed: bool) -> Run:
+    products = [
+        mkl.Product(RESULTS, scipy.sparse.csr_array(layer.weight.T), batch, column_major=not transposed)
+        for layer in layers
+    ]
+
+    def run(x: Matrix) -> Matrix:
+        for number, (product, layer) in enumerate(zip(products, layers, strict=True)):
+            x = product(x)
+            x += layer.bias[:, None] if transposed else layer.bias
+            if number < len(layers) - 1:
+                np.maximum(x, 0, out=x)
+        return x
+
+    return run
+
+
+def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each contender, and its largest difference from SciPy over the largest output."""
+    x = np.random.default_rng(1).standard_normal((batch, WIDTHS[0])).astype(np.float32)
+    runs = contenders(batch)
+    fed = {name: np.ascontiguousarray(x.T) if name.endswith("transposed") else x for name in runs}
+    expected = next(iter(runs.values()))(x)
+    took: dict[str, list[float]] = {name: [] for name in runs}
+    facts: dict[str, dict[str, float]] = {}
+    with threadpool_limits(limits=1):
+        for name, run in runs.items():
+            y = run(fed[name])
+            y = y.T if name.endswith("transposed") else y
+            facts[name] = {"difference": float(np.abs(y - expected).max() / np.abs(expected).max())}
+        for _ in range(rounds):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                run(fed[name])
+                took[name].append(1e3 * (time.perf_counter() - began))
+    for name, times in took.items():
+        facts[name] |= dict(zip(("p25", "ms", "p75"), np.percentile(times, (25, 50, 75)).tolist(), strict=True))
+    return facts
+
+
+def page(found: dict[int, dict[str, dict[str, float]]], rounds: int) -> str:
+    """docs/sparse_peers.md."""
+    weights = [f"{k}x{n}: {min(1, EPSILON * (k + n) / (k * n)):.1%}" for k, n in pairwise(WIDTHS)]
+    lines = [
+        "# A truly sparse network in other engines",
+        "",
+        "Written by `python -m benchmarks.sparse_peers`; do not edit.",
+        "",
+        f"{'-'.join(map(str, WIDTHS))}, Relu, fp32, random connections, epsilon {EPSILON:g}.",
+        f"Density: {', '.join(weights)}. One thread, the whole network, medians of {rounds} rounds in one process, in",
+        "brackets the quartiles. *Ours is faster* is the time over that of the faster of ours.",
+        "",
+        f"Measured on {machine().cpu}, {kernels.isa()} kernels.",
+    ]
+    for batch, rows in found.items():
+        ours = min(row["ms"] for name, row in rows.items() if name.startswith("ours"))
+        lines += ["", f"## Batch {batch}", "", "| engine | ms | ours is faster | difference |", "|--|--:|--:|--:|"]
+        for name, row in rows.items():
+            spread = f"{row['ms']:.3f} ({row['p25']:.3f} to {row['p75']:.3f})"
+            lines.append(f"| {name} | {spread} | {row['ms'] / ours:.1f}x | {row['difference']:.0e} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    rounds = parser.parse_args().rounds
+    text = page({batch: measure(batch, rounds) for batch in BATCHES}, rounds)
+    print(text)
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
