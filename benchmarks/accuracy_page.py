@@ -28,7 +28,7 @@ def page(tasks: Mapping[str, Task], rows: Iterable[str], known: Mapping[str, Row
     for key, task in tasks.items():
         own = [name.split(" ", 1)[1] for name in names if name.startswith(f"{key} ")]
         parts.append(_task(task, own, {row: known[f"{key} {row}"] for row in own if f"{key} {row}" in known}))
-    return "\n".join([*parts, _MISSING])
+    return "\n".join(parts)
 
 
 def _task(task: Task, rows: Iterable[str], known: Mapping[str, Row]) -> str:
@@ -105,9 +105,4 @@ All linear layers, in one shot: no training, no labels. What calibrates is never
   clock, (busy) where the machine did other work; peak memory: of the process, the model in it.
 
 Measured on: {place}.
-"""
-
-_MISSING = """## Not measured
-
-ViT-S and PP-OCRv6 are not in the report yet.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import brown, newsgroups
-from models import digits, llama
+from benchmarks import brown, lines, newsgroups, photos
+from models import digits, llama, mnist
 from models.bert import minilm_l6
+from models.fetch import fetch
 from sparsify.runtime import Session
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -73,7 +75,10 @@ def _digits(*, judged: bool) -> npt.NDArray[np.float32]:
 
 def _digits_score(base: Answers, other: Answers) -> dict[str, float]:
     labels = np.load(digits.LABELS)
-    labels = labels[len(labels) // 2 :]
+    return _logits_score(labels[len(labels) // 2 :], base, other)
+
+
+def _logits_score(labels: npt.NDArray[np.int64], base: Answers, other: Answers) -> dict[str, float]:
     before, after = base["logits"].astype(np.float64), other["logits"].astype(np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     return {
@@ -81,6 +86,48 @@ def _digits_score(base: Answers, other: Answers) -> dict[str, float]:
         "flips": float((after.argmax(axis=1) != before.argmax(axis=1)).mean()),
         "cosine": float((np.einsum("bn,bn->b", before, after) / lengths).mean()),
     }
+
+
+def _looked(session: Session) -> Answers:
+    return {"maps": photos.maps(session)}
+
+
+def _overlap(base: Answers, other: Answers) -> dict[str, float]:
+    each = photos.overlap(base["maps"], other["maps"])
+    mae = np.abs(base["maps"] - other["maps"]).mean(dtype=np.float64)
+    return {"iou": float(each.mean()), "worst": float(each.min()), "mae": float(mae)}
+
+
+def _read_lines(session: Session) -> Answers:
+    return {"readings": np.array(lines.read(session))}
+
+
+def _lines_score(base: Answers, other: Answers) -> dict[str, float]:
+    truth, readings = lines.texts(brown.JUDGED, lines.JUDGED), other["readings"].tolist()
+    exact = [a == b for a, b in zip(truth, readings, strict=True)]
+    return {
+        "exact": float(np.mean(exact)),
+        "cer": lines.wrong_characters(truth, readings),
+        "flips": float((base["readings"] != other["readings"]).mean()),
+    }
+
+
+def _mnist(*, judged: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Images [N, 1, 28, 28] and labels [N]: every tenth calibrates, the other nine are judged."""
+    with gzip.open(fetch("mnist-5k"), "rt") as file:
+        rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    rows = rows[(np.arange(len(rows)) % 10 > 0) == judged]
+    grey = (rows[:, :-1].reshape(-1, 1, 28, 28) / 255 - mnist.MEAN) / mnist.SPREAD
+    return grey.astype(np.float32), rows[:, -1].astype(np.int64)
+
+
+def _classified_digits(session: Session) -> Answers:
+    (logits,) = session.run(["logits"], {"input": _mnist(judged=True)[0]})
+    return {"logits": logits}
+
+
+def _mnist_score(base: Answers, other: Answers) -> dict[str, float]:
+    return _logits_score(_mnist(judged=True)[1], base, other)
 
 
 def _read_on(session: Session) -> Answers:
@@ -132,6 +179,47 @@ block: `uneven` has little to choose from.""",
         score=_digits_score,
         columns={"accuracy": ("accuracy", ".3f"), "flips": ("flips", ".1%"), "cosine": ("cosine", ".4f")},
         layers=3,
+    ),
+    "vit": Task(
+        title="ViT-S/14: where a picture is looked at, photographs",
+        about=f"""{len(photos.CALIBRATION)} photographs of scikit-image calibrate, {len(photos.JUDGED)} others are
+judged: {photos.CROPS} squares of each. There is no truth: all figures are against the maps of the fp32 model.
+
+* IoU: of the pixels above 0.5, mean and worst square. MAE: mean absolute difference of the maps, which go from 0 to
+  1.""",
+        model=lambda: fetch("vit-saliency"),
+        calibration=photos.calibration,
+        answer=_looked,
+        score=_overlap,
+        columns={"iou": ("IoU", ".3f"), "worst": ("worst", ".3f"), "mae": ("MAE", ".4f")},
+        layers=72,
+    ),
+    "ocr": Task(
+        title="PP-OCRv6 recogniser: rendered lines",
+        about=f"""{lines.LEARNT} lines of the Brown corpus, in one font with noise, calibrate; {lines.JUDGED} lines of
+other samples are read. Nine linear layers, most of their weights in the last, 120 x 18710; convolutions stay as they
+are.
+
+* exact: share of lines read without a fault; its standard error is .02. CER: wrong characters, as a share. flips: share
+  of lines that the fp32 model reads otherwise.""",
+        model=lambda: fetch("ppocr-recogniser"),
+        calibration=lines.calibration,
+        answer=_read_lines,
+        score=_lines_score,
+        columns={"exact": ("exact lines", ".3f"), "cer": ("CER", ".4f"), "flips": ("flips", ".1%")},
+        layers=9,
+    ),
+    "mnist": Task(
+        title="A convolutional network for MNIST",
+        about="""`models/mnist.py`: two convolutions, which stay as they are, and Gemm 3136-128-10. Of 5000 digits every
+tenth calibrates, 4500 are judged; whether some of them were trained on is not known. The standard error of its accuracy
+is below .001. cosine: to the fp32 logits, mean.""",
+        model=mnist.mnist,
+        calibration=lambda: [{"input": part} for part in np.array_split(_mnist(judged=False)[0], 8)],
+        answer=_classified_digits,
+        score=_mnist_score,
+        columns={"accuracy": ("accuracy", ".4f"), "flips": ("flips", ".2%"), "cosine": ("cosine", ".4f")},
+        layers=2,
     ),
     "smollm2": Task(
         title="SmolLM2-135M: the next token, Brown corpus",
