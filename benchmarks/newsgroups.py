@@ -21,7 +21,7 @@ from sparsify.runtime import Session
 
 CENTROID, CALIBRATION, TEST = 40, 8, 600  # posts: of a group, of a group, in all
 LENGTH, BATCH = 64, 16  # word pieces a text at most, texts a feed
-WINDOWS, _LEAST = 3, 16  # of a calibration post; word pieces that a second window must have
+WINDOWS, _LEAST = 6, 16  # of a calibration post; word pieces that a second window must have
 OUTPUT = "sentence_embedding"
 Matrix = npt.NDArray[np.float32]
 

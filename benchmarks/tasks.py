@@ -154,8 +154,9 @@ TASKS = {
 * accuracy: share of posts put into the right group. With 600 posts its standard error is .019: differences below .04
   between two rows say little.
 * flips: share of posts that the fp32 model puts into another group. cosine: to the fp32 embedding, mean and worst.
-* Three settings of `auto` (`correction`, the steps of rho, the number of windows) were chosen by layer errors and by
-  the cosine of some of these test posts, never by accuracy: the cosines of `auto` may flatter it a little.""",
+* Two settings of `auto` (`correction`, the steps of rho) were chosen by layer errors and by the cosine of some of these
+  test posts, never by accuracy: the cosines of `auto` may flatter it a little. The number of windows was chosen by
+  layer errors on calibration posts that were left out.""",
         model=minilm_l6,
         calibration=newsgroups.calibration,
         answer=_classified,
