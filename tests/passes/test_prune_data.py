@@ -8,7 +8,7 @@ import pytest
 
 from sparsify import modelio, runtime
 from sparsify.errors import UsageError
-from sparsify.passes.prune import Prune
+from sparsify.passes.prune import METHODS, Prune
 from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
@@ -174,3 +174,19 @@ def test_options_out_of_range():
     for options in ({"levels": "128"}, {"correction": "1.5"}, {"memory": "-1"}, {"method": "best"}):
         with pytest.raises(UsageError):
             Prune.from_options(options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_but_the_chosen_weights_and_their_biases_changes(block, rng, mix, method):
+    """The second layer is too small to be chosen; bytes of all else, nodes and attributes stay."""
+    set_constant(block, "w2", rng.standard_normal((WIDTH, 48)).astype(np.float32))
+    set_constant(block, "b2", rng.standard_normal(48).astype(np.float32))
+    block.graph[-1].replace_input_with(1, block.graph[-1].inputs[0])  # y = ob + ob: x has another width now
+    changed = modelio.load(block)
+    changed.meta[FEEDS] = drawn(rng, mix)
+    report = Prune(pattern=Pattern(16, 64), min_size=WIDTH * WIDTH, method=method)(changed)
+    assert [c.node for c in report.changes] == ["MatMul -> h"]
+    before, after = weights(block), weights(changed)
+    jointly = method in ("auto", "admm")
+    assert {n for n in before if before[n].tobytes() != after[n].tobytes()} == {"w1"} | ({"b1"} if jointly else set())
+    assert [str(n) for n in block.graph] == [str(n) for n in changed.graph]
