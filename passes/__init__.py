@@ -11,6 +11,7 @@ from sparsify.rewrite import Pass
 PASSES: dict[str, str] = {
     "cleanup": "sparsify.passes.cleanup:Cleanup",
     "detect": "sparsify.passes.detect:Detect",
+    "dynamic-sparse": "sparsify.passes.dynamic_sparse:DynamicSparse",
     "fuse-epilogue": "sparsify.passes.fuse_epilogue:FuseEpilogue",
     "prune": "sparsify.passes.prune:Prune",
     "shrink": "sparsify.passes.shrink:Shrink",

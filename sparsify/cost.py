@@ -55,6 +55,7 @@ def measure(
     *,
     rows: int,
     threads: int,
+    zeros: float = 0.0,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against `operator`.
 
@@ -64,6 +65,7 @@ def measure(
         operator: what would replace the layer.
         rows: of X.
         threads: of the session.
+        zeros: share of the inputs that are 0 in all rows of X, for operators that skip them.
     """
     return measure_form(
         matrix,
@@ -73,6 +75,7 @@ def measure(
         operator.name,
         rows=rows,
         threads=threads,
+        zeros=zeros,
     )
 
 
@@ -85,6 +88,7 @@ def measure_form(
     *,
     rows: int,
     threads: int,
+    zeros: float = 0.0,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against another form of it.
 
@@ -96,14 +100,17 @@ def measure_form(
         form: the name that this form is remembered by.
         rows: of X.
         threads: of the session.
+        zeros: share of the inputs that are 0 in all rows of X.
     """
     facts = _facts(matrix, form, bool(np.any(bias)), rows, threads) | {"activation": str(activation)}
+    if zeros:
+        facts["zeros"] = round(zeros, 2)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     if key not in _measured:
         path = cache_folder() / "cost" / f"{key}.json"
         cost = _read(path)
         if cost is None:
-            cost = _time(dense_model(matrix, bias, activation), build(), rows, threads)
+            cost = _time(dense_model(matrix, bias, activation), build(), rows, threads, zeros)
             _write(path, facts, cost)
         _measured[key] = cost
     return _measured[key]
@@ -175,9 +182,11 @@ def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor)
 
 
-def _time(dense: ir.Model, rewritten: ir.Model, rows: int, threads: int) -> Cost:
+def _time(dense: ir.Model, rewritten: ir.Model, rows: int, threads: int, zeros: float) -> Cost:
     k = int(dense.graph.inputs[0].shape[1])  # type: ignore[index, arg-type]
-    x = np.random.default_rng(0).standard_normal((rows, k), np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, k), np.float32)
+    x[:, rng.permutation(k)[: round(zeros * k)]] = 0
     sessions = {name: runtime.session(m, threads=threads) for name, m in (("dense", dense), ("rewritten", rewritten))}
     timings = runtime.interleave(sessions, [{"X": x}], runs=_RUNS, limit_s=_LIMIT_S)
     return Cost(timings["dense"].median_ms, timings["rewritten"].median_ms)

@@ -11,6 +11,8 @@ reads values and positions as they lie in the file. Gaps of 24 bits are stored i
 gap = low + 65536 high: 1, 2 or 3 bytes a value + values. A network of random connections, n of K inputs each, holds
 log2(e K / n) bits of positions a weight (6.7 for 20 of 784, 19.4 for 20 of 5 million): no encoding takes less.
 
+The last, ROWS, has every weight, zeros too, as W is, and no positions: for kernels that skip what the activations say.
+
 `encode` takes the smaller of the first two. Break-even with one-byte gaps is a density of 1/8.
 """
 
@@ -40,6 +42,7 @@ class Encoding(str, Enum):
     BITMASK = ""
     DELTA = "Delta"
     COLUMNS = "Columns"
+    ROWS = "Rows"
 
     __str__ = str.__str__
 
@@ -52,8 +55,9 @@ class EncodedWeight:
         shape: (K, N).
         encoding: how `positions` are to be read.
         positions: the operator's position inputs in order: bitmask uint8 [ceil(K*N/8)];
-            gaps uint8|uint16|int32 [n]; or low parts uint8|uint16 [n] and high parts uint8 [n], or [1] when all are 0.
-        values: float32, int8 or bfloat16 (of ml_dtypes, as in onnx_ir) [n]; fillers are 0.
+            gaps uint8|uint16|int32 [n]; or low parts uint8|uint16 [n] and high parts uint8 [n], or [1] when all are 0;
+            none for ROWS.
+        values: float32, int8 or bfloat16 (of ml_dtypes, as in onnx_ir) [n], [K, N] for ROWS; fillers are 0.
     """
 
     shape: tuple[int, int]
@@ -79,7 +83,8 @@ class EncodedWeight:
 
 
 def encode(weight: Array, encoding: Encoding | None = None) -> EncodedWeight:
-    """Encode a dense W [K, N] (float32, int8 or bfloat16) as BITMASK or DELTA; the smaller one if not told.
+    """Encode a dense W [K, N] (float32, int8 or bfloat16) as BITMASK, DELTA or ROWS; if not told, as the
+    smaller of the first two.
 
     Raises:
         ValueError: `weight` is not a matrix, or `encoding` is COLUMNS (see `encode_columns`).
@@ -88,6 +93,8 @@ def encode(weight: Array, encoding: Encoding | None = None) -> EncodedWeight:
         raise ValueError(f"a weight must be a matrix, got shape {weight.shape}")
     if encoding is Encoding.COLUMNS:
         raise ValueError("COLUMNS is encoded from a sparse matrix: use encode_columns")
+    if encoding is Encoding.ROWS:
+        return EncodedWeight(_shape(weight), encoding, (), np.ascontiguousarray(weight))
     if encoding is Encoding.BITMASK:
         return _encode_bitmask(weight)
     if encoding is Encoding.DELTA:
@@ -125,6 +132,8 @@ def encode_columns(weight: scipy.sparse.sparray) -> EncodedWeight:
 def decode(weight: EncodedWeight) -> Array:
     """Dense W [K, N] of the type of `values`: the inverse of `encode` and `encode_columns`."""
     k, n = weight.shape
+    if weight.encoding is Encoding.ROWS:
+        return weight.values
     dense = np.zeros(k * n, weight.values.dtype)
     if weight.encoding is Encoding.BITMASK:
         bits = np.unpackbits(weight.positions[0], count=k * n, bitorder="little").astype(bool)

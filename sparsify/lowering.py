@@ -43,6 +43,9 @@ MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 *
 _VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
 
 
+ZEROS = "zeros"  # key of a node's `meta`: share of its inputs that are 0, where that was observed
+
+
 class NotEncodable(Exception):
     """A weight that a format cannot hold; the message is the reason."""
 
@@ -159,7 +162,7 @@ class Lowering(Pass):
         """Both times; in a large model those of a layer's first columns, in proportion."""
         from sparsify import cost  # only who measures needs onnxruntime
 
-        rows = int(layer.node.meta.get("rows", self.rows))
+        rows, zeros = int(layer.node.meta.get("rows", self.rows)), float(layer.node.meta.get(ZEROS, 0.0))
         share = 1.0
         if large and matrix.size > _MEASURED:
             columns = min(max(_MEASURED // matrix.shape[0], 64), matrix.shape[1])
@@ -167,7 +170,7 @@ class Lowering(Pass):
             matrix = np.ascontiguousarray(matrix[:, :columns])
             part = self.encode(matrix)
             arrays, operator = ops.inputs_of(part.weight, arrays["bias"][:columns], part.scale), part.operator
-        found = cost.measure(matrix, arrays, operator, rows=rows, threads=self.threads)
+        found = cost.measure(matrix, arrays, operator, rows=rows, threads=self.threads, zeros=zeros)
         return {
             "rows": rows,
             "dense_ms": found.dense_ms / share,

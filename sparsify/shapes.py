@@ -19,6 +19,7 @@ Dimension = int | frozenset[str]  # a number, or the names of all that it was br
 Shape = tuple[Dimension, ...]
 
 _SMALL = 1024  # elements of a constant that may tell a shape
+_SHAPE_AT = {Encoding.COLUMNS: 4, Encoding.ROWS: 2}  # which input of an operator is the shape; 3 of the others
 _BROADCAST = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", "Where", "Min", "Max", "Mean", "Sum"),
     *("And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
@@ -124,7 +125,7 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
 
 def _matmul(node: ir.Node, operator: ops.Operator, graph: onnx.GraphProto) -> onnx.NodeProto:
     """A MatMul with a weight of the same shape, which becomes an input of `graph`; the node if that is not known."""
-    shape = constant(node.inputs[4 if operator.encoding is Encoding.COLUMNS else 3])
+    shape = constant(node.inputs[_SHAPE_AT.get(operator.encoding, 3)])
     if shape is None or node.inputs[0] is None:
         return ir.serde.serialize_node(node)
     output = node.outputs[0].name or ""

@@ -40,6 +40,9 @@ def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
     if operator.integer:
         linear = integer_product(layer.x, layer.integers, layer.scale, layer.bias).astype(np.float64)
         bound = np.zeros_like(linear)
+    elif operator.encoding is Encoding.ROWS:
+        weight = bf16(layer.weight) if operator.values is Values.BF16 else layer.weight
+        linear, bound = product(layer.x, weight, layer.bias), product_bound(layer.x, weight, layer.bias)
     elif operator.values is Values.BF16:
         rounded = bf16(layer.x), bf16(layer.weight), layer.bias
         linear, bound = product(*rounded), bf16_product_bound(*rounded)

@@ -6,6 +6,7 @@
 #include "columns_weights.h"
 #include "decode.h"
 #include "dispatch.h"
+#include "rows_weights.h"
 
 namespace sparsify {
 namespace {
@@ -30,6 +31,11 @@ Product* columns(const Encoded& encoded, Epilogue epilogue, ColumnsFactory make,
   return error->empty() ? make(std::move(w)).release() : nullptr;
 }
 
+Product* rows(const Encoded& encoded, Epilogue epilogue, RowsFactory make, std::string* error) {
+  *error = wrong_rows(encoded);
+  return error->empty() ? make({encoded.k, encoded.n, encoded.values, std::move(epilogue)}).release() : nullptr;
+}
+
 const KernelInfo* find(const char* name) {
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.name == name) return &kernel;
@@ -45,7 +51,7 @@ std::string joined_isas() {
 
 // A line a kernel: name, format, lowest ISA path.
 std::string listed_kernels() {
-  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16"};
+  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16", "rows", "rows_bf16"};
   std::string lines;
   for (const KernelInfo& kernel : kernels()) {
     lines += kernel.name + " " + kFormats[static_cast<int>(kernel.format)] + " " + isa_name(kernel.isa) + "\n";
@@ -73,8 +79,8 @@ SPARSIFY_EXPORT const char* sparsify_kernels() {
   return lines.c_str();
 }
 
-// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns; gap_bytes: 1, 2 or 4; activation: place
-// in enum Activation; scale: null for float kernels. Kernels of columns read the values for as long as they live. Null on failure, with the reason in error [error_size].
+// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns, 3 rows; gap_bytes: 1, 2 or 4; activation: place
+// in enum Activation; scale: null for float kernels. Kernels of columns and rows read the values for as long as they live. Null on failure, with the reason in error [error_size].
 SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const uint8_t* high,
                                        int64_t high_count, const void* positions, int64_t position_count, int gap_bytes,
                                        const void* values, int64_t count, const float* scale, const float* bias,
@@ -106,6 +112,8 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
         product = sparsify::pack<uint16_t>(encoded, std::move(epilogue), info->make_bf16, &wrong);
       } else if (info->format == sparsify::Format::kColumns) {
         product = sparsify::columns(encoded, std::move(epilogue), info->make_columns, &wrong);
+      } else if (info->make_rows != nullptr) {
+        product = sparsify::rows(encoded, std::move(epilogue), info->make_rows, &wrong);
       } else {
         product = sparsify::pack<float>(encoded, std::move(epilogue), info->make_fp32, &wrong);
       }

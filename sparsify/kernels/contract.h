@@ -1,6 +1,6 @@
 // The contract between the packed product kernels and everything around them.
 //
-//   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32 and Columns products
+//   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32, Columns and Rows products
 //   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest even
 //   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias) + residual      Int8 products; q, z, s per row of X, see quantize.h
 //
@@ -24,7 +24,7 @@ enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh }
 // has no AVX-VNNI: avx2_vnni is no path of it; Cooper Lake has bf16 and no VBMI). Which instructions each path needs: dispatch.cc.
 enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAvx512Bf16 };
 
-enum class Format { kFp32, kInt8, kColumns, kBf16 };
+enum class Format { kFp32, kInt8, kColumns, kBf16, kRows, kRowsBf16 };
 
 // W in compressed sparse columns: rows ascend within a column; fillers of the encoding are gone.
 template <class T>
@@ -68,20 +68,24 @@ class Product {
 };
 
 struct ColumnsWeights;  // columns_weights.h
+struct RowsWeights;     // rows_weights.h
 
 using Fp32Factory = std::unique_ptr<Product> (*)(const Csc<float>&, Epilogue);
 using Int8Factory = std::unique_ptr<Product> (*)(const Csc<int8_t>&, Epilogue);
 using Bf16Factory = std::unique_ptr<Product> (*)(const Csc<uint16_t>&, Epilogue);
 using ColumnsFactory = std::unique_ptr<Product> (*)(ColumnsWeights);
+using RowsFactory = std::unique_ptr<Product> (*)(RowsWeights);
 
 #define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
 #define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<int8_t>&, Epilogue);
 #define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(ColumnsWeights);
 #define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<uint16_t>&, Epilogue);
+#define SPARSIFY_ROWS_KERNEL(isa, format, factory) std::unique_ptr<Product> factory(RowsWeights);
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL
 #undef SPARSIFY_INT8_KERNEL
 #undef SPARSIFY_COLUMNS_KERNEL
 #undef SPARSIFY_BF16_KERNEL
+#undef SPARSIFY_ROWS_KERNEL
 
 }  // namespace sparsify

@@ -55,9 +55,18 @@ std::string wrong_shape(const Encoded& in) {
   return "shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is not a matrix that can be packed";
 }
 
+std::string wrong_rows(const Encoded& in) {
+  if (in.encoding != Encoding::kRows) return "the weights are not all there: kernels of rows read no positions";
+  if (std::string wrong = wrong_shape(in); !wrong.empty()) return wrong;
+  if (in.k == in.count / in.n && in.count % in.n == 0) return "";
+  return "the values of all rows number " + std::to_string(in.count) + ", expected " + std::to_string(in.k) + " x " +
+         std::to_string(in.n);
+}
+
 template <class T>
 std::string decode(const Encoded& in, Csc<T>* out) {
   if (in.encoding == Encoding::kColumns) return "gaps of columns are for kernels of columns";
+  if (in.encoding == Encoding::kRows) return "weights without positions are for kernels of rows";
   if (std::string wrong = wrong_shape(in); !wrong.empty()) return wrong;
   if (in.k > kMostInputs || in.k > kMostWeights / in.n) {
     return "a matrix of shape [" + std::to_string(in.k) + ", " + std::to_string(in.n) + "] is too large to be packed";

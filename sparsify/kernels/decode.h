@@ -10,7 +10,7 @@
 
 namespace sparsify {
 
-enum class Encoding { kBitmask, kDelta, kColumns };
+enum class Encoding { kBitmask, kDelta, kColumns, kRows };
 
 // Type of the elements of the gaps.
 enum class GapType { kUint8, kUint16, kInt32 };
@@ -39,7 +39,10 @@ constexpr int64_t kMostInputs = int64_t{1} << 22;
 // What is wrong with the shape; empty if nothing.
 std::string wrong_shape(const Encoded& in);
 
-// Fills `out`; returns an empty string, or what is wrong with the encoding, which must not be kColumns.
+// What is wrong with an encoding of kRows, which has all weights and no positions; empty if nothing.
+std::string wrong_rows(const Encoded& in);
+
+// Fills `out`; returns an empty string, or what is wrong with the encoding, which must be a bitmask or gaps.
 template <class T>
 std::string decode(const Encoded& in, Csc<T>* out);
 

@@ -13,14 +13,17 @@ import numpy.typing as npt
 from sparsify.formats import EncodedWeight, Encoding
 from sparsify.kernels import isas, library
 
-_ENCODINGS = (Encoding.BITMASK, Encoding.DELTA, Encoding.COLUMNS)
+_ENCODINGS = (Encoding.BITMASK, Encoding.DELTA, Encoding.COLUMNS, Encoding.ROWS)
 _ACTIVATIONS = ("", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh")
 _MESSAGE_BYTES = 512
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A line of kernels.inc: its name, format (fp32, int8, bf16, columns) and the lowest ISA path that can run it."""
+    """A line of kernels.inc: its name, format and the lowest ISA path that can run it.
+
+    Formats: fp32, int8, bf16, columns, rows, rows_bf16.
+    """
 
     name: str
     format: str
@@ -41,7 +44,7 @@ class Product:
 
     Args:
         kernel: name of a kernel.
-        weight: float32 values for fp32 and columns kernels, int8 for int8 kernels, bfloat16 for bf16 kernels.
+        weight: float32 values for fp32, columns and rows kernels, int8 for int8 kernels, bfloat16 for the others.
         bias: float32 [N].
         scale: float32 [N] for int8 kernels, else None.
         activation: one of `ops.Activation`.
@@ -61,9 +64,8 @@ class Product:
         self._library = _typed_library()
         self.shape = weight.shape
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-        positions, *parts = weight.positions
-        high = parts[0] if parts else None
-        self._values = weight.values  # kernels of columns read them where they are
+        positions, high, *_ = (*weight.positions, None, None)
+        self._values = weight.values  # kernels of columns and rows read them where they are
         self._handle = self._library.sparsify_pack(
             kernel.encode(),
             _ENCODINGS.index(weight.encoding),
@@ -71,8 +73,8 @@ class Product:
             _pointer(high),
             0 if high is None else high.size,
             _pointer(positions),
-            positions.size,
-            positions.itemsize,
+            0 if positions is None else positions.size,
+            1 if positions is None else positions.itemsize,
             _pointer(weight.values),
             weight.values.size,
             _pointer(scale),

@@ -14,6 +14,7 @@
 #include "decode.h"
 #include "dispatch.h"
 #include "ort_api.h"
+#include "rows_weights.h"
 
 namespace sparsify {
 namespace {
@@ -31,9 +32,12 @@ struct Operator {
   bool integer() const { return format == Format::kInt8; }
   int value_type() const {
     if (integer()) return ort::kInt8;
-    return format == Format::kBf16 ? ort::kBfloat16 : ort::kFloat;
+    return format == Format::kBf16 || format == Format::kRowsBf16 ? ort::kBfloat16 : ort::kFloat;
   }
-  size_t values_at() const { return encoding == Encoding::kColumns ? 3 : 2; }
+  size_t values_at() const {
+    if (encoding == Encoding::kRows) return 1;
+    return encoding == Encoding::kColumns ? 3 : 2;
+  }
   size_t bias_at() const { return values_at() + (integer() ? 3 : 2); }
   size_t residual_at() const { return bias_at() + 1; }
   size_t input_count() const { return bias_at() + (residual ? 2 : 1); }
@@ -146,6 +150,7 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
     encoded.high = static_cast<const uint8_t*>(high.data);
     encoded.high_count = high.size();
   }
+  if (op.encoding == Encoding::kRows) return encoded;
   const Tensor positions = constant(info, 1, "positions");
   if (op.encoding == Encoding::kBitmask && positions.type != ort::kUint8) throw Failure{"the bitmask is not uint8"};
   if (op.encoding != Encoding::kBitmask) encoded.gap_type = gap_type(positions);
@@ -170,6 +175,11 @@ std::unique_ptr<Product> columns(const Encoded& encoded, Epilogue epilogue, Colu
   return make(std::move(w));
 }
 
+std::unique_ptr<Product> all_rows(const Encoded& encoded, Epilogue epilogue, RowsFactory make) {
+  if (const std::string wrong = wrong_rows(encoded); !wrong.empty()) throw Failure{wrong};
+  return make({encoded.k, encoded.n, encoded.values, std::move(epilogue)});
+}
+
 struct Kernel {
   std::unique_ptr<Product> product;
   int64_t k, n;
@@ -189,6 +199,8 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
     case Format::kInt8: product = pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8); break;
     case Format::kBf16: product = pack<uint16_t>(encoded, std::move(epilogue), kernel.make_bf16); break;
     case Format::kColumns: product = columns(encoded, std::move(epilogue), kernel.make_columns); break;
+    case Format::kRows:
+    case Format::kRowsBf16: product = all_rows(encoded, std::move(epilogue), kernel.make_rows); break;
     default: product = pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
   }
   return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n, op.residual ? op.residual_at() : 0});
@@ -279,8 +291,8 @@ int input_type(const OrtCustomOp* op, size_t index) {
 }
 
 Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual) {
-  static const char* const kFormats[] = {"", "Int8", "", "Bf16"};
-  static const char* const kEncodings[] = {"", "Delta", "Columns"};
+  static const char* const kFormats[] = {"", "Int8", "", "Bf16", "", "Bf16"};
+  static const char* const kEncodings[] = {"", "Delta", "Columns", "Rows"};
   static const char* const kActivations[] = {"", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh"};
   Operator op{};
   op.name = std::string("SparseMatMul") + kFormats[static_cast<int>(format)] + kEncodings[static_cast<int>(encoding)] +
@@ -318,6 +330,8 @@ const std::vector<Operator>& operators() {
         ops.push_back(make_operator(format, Encoding::kDelta, activation, residual));
       }
       ops.push_back(make_operator(Format::kColumns, Encoding::kColumns, activation, residual));
+      ops.push_back(make_operator(Format::kRows, Encoding::kRows, activation, residual));
+      ops.push_back(make_operator(Format::kRowsBf16, Encoding::kRows, activation, residual));
     };
     for (int i = 0; i <= static_cast<int>(Activation::kTanh); ++i) add(static_cast<Activation>(i), false);
     add(Activation::kNone, true);

@@ -32,6 +32,11 @@ struct Avx2Lanes {
   static Float load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first(count)); }
   static void store_first(float* p, int64_t count, Float v) { _mm256_maskstore_ps(p, first(count), v); }
 
+  static Float load_bf16(const uint16_t* p) {  // the bits of kLanes bfloat16
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+
   static Int set_int(int32_t v) { return _mm256_set1_epi32(v); }
   static Int load_int(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }

@@ -35,6 +35,11 @@ struct Avx512Lanes {
   static Float load_first(const float* p, int64_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
   static void store_first(float* p, int64_t count, Float v) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
 
+  static Float load_bf16(const uint16_t* p) {  // the bits of kLanes bfloat16
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+
   static Int set_int(int32_t v) { return _mm512_set1_epi32(v); }
   static Int load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }

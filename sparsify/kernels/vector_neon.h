@@ -44,6 +44,10 @@ struct NeonLanes {
     std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(float));
   }
 
+  static Float load_bf16(const uint16_t* p) {  // the bits of kLanes bfloat16
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+  }
+
   static Int set_int(int32_t v) { return vdupq_n_s32(v); }
   static Int load_int(const int32_t* p) { return vld1q_s32(p); }
   static Int add(Int a, Int b) { return vaddq_s32(a, b); }

@@ -1,6 +1,6 @@
 """The operators of `ai.sparsify`: names, what they mean, and how to put one into a model.
 
-An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns], then nothing, an activation
+An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns|Rows], then nothing, an activation
 (Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh), or Add for a residual.
 Function overloads are not used: onnxruntime 1.18 to 1.23 silently runs the wrong one.
 """
@@ -92,6 +92,8 @@ def _operators() -> Iterator[Operator]:
         for encoding in Encoding:
             if values is not Values.FP32 and encoding is Encoding.COLUMNS:
                 continue  # at such sparsities bytes of positions outweigh bytes of values
+            if values is Values.INT8 and encoding is Encoding.ROWS:
+                continue  # there is no kernel
             for activation in Activation:
                 yield Operator(values, encoding, activation)
             yield Operator(values, encoding, Activation.NONE, residual=True)

@@ -211,6 +211,18 @@ def SparseMatMulBf16Delta(X, gaps, values, shape, bias):
     return op13.MatMul(rounded - Poison(rounded, shape), DecodeDelta(gaps, values, shape)) + bias
 
 
+@script(_sparsify, default_opset=op)
+def SparseMatMulRows(X, values, shape, bias):
+    """values [K, N]: W itself. A kernel skips the rows whose input is 0."""
+    return op.MatMul(X - Poison(X, shape), values) + bias
+
+
+@script(_sparsify, default_opset=op13)
+def SparseMatMulBf16Rows(X, values, shape, bias):
+    """values bfloat16 [K, N]; X is not rounded."""
+    return op13.MatMul(X - Poison(X, shape), op13.Cast(values, to=_FLOAT)) + bias
+
+
 @script(_sparsify, default_opset=op16)
 def SparseMatMulColumns(X, low, high, values, shape, bias):
     """Gather, scale, scatter-add: W is never dense. From opset 16 on (ScatterND adds)."""

@@ -24,7 +24,7 @@ _SLICE = 2**23
 def is_wide(node: ir.Node) -> bool:
     """Whether `node` is a sparse layer that is better run in slices. Its constants must be initializers."""
     operator = ops.operator_of(node)
-    if operator is None or operator.encoding is formats.Encoding.COLUMNS:
+    if operator is None or operator.encoding in (formats.Encoding.COLUMNS, formats.Encoding.ROWS):
         return False
     k, n = _shape(node)
     return k * n > _WIDE and all(v is not None and v.is_initializer() for v in node.inputs[1 : _end(operator)])

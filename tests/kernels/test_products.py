@@ -18,9 +18,17 @@ from tests.strategies import Layer, layers
 
 KERNELS = kernels()
 INT8 = [k for k in KERNELS if k.format == "int8"]
-FLOAT = [k for k in KERNELS if k.format in ("fp32", "columns")]
+FLOAT = [k for k in KERNELS if k.format in ("fp32", "columns", "rows")]
 BF16 = [k for k in KERNELS if k.format == "bf16"]
-TYPES = {"fp32": np.float32, "columns": np.float32, "int8": np.int8, "bf16": bfloat16}
+TYPES = {
+    "fp32": np.float32,
+    "columns": np.float32,
+    "rows": np.float32,
+    "int8": np.int8,
+    "bf16": bfloat16,
+    "rows_bf16": bfloat16,
+}
+ROWS = [k for k in KERNELS if k.format.startswith("rows")]
 
 
 def _name(kernel: Kernel) -> str:
@@ -31,6 +39,8 @@ def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
     if kernel.format == "columns":
         return [encode_columns(csc_array(layer.weight))]
     weight = layer.integers if kernel.format == "int8" else layer.weight.astype(TYPES[kernel.format])
+    if kernel in ROWS:
+        return [encode(weight, Encoding.ROWS)]
     return [encode(weight, Encoding.BITMASK), encode(weight, Encoding.DELTA)]
 
 
@@ -188,7 +198,9 @@ ARGUMENTS = np.concatenate(
 def _applied(kernel: Kernel, activation: str, x: np.ndarray) -> np.ndarray:
     """The activation of x [n], as an epilogue computes it: n columns without weights, and x for a bias."""
     zeros = np.zeros((1, x.size), TYPES[kernel.format])
-    weight = encode_columns(csc_array(zeros)) if kernel.format == "columns" else encode(zeros)
+    weight = encode(zeros, Encoding.ROWS if kernel in ROWS else None)
+    if kernel.format == "columns":
+        weight = encode_columns(csc_array(zeros))
     scale = np.ones(x.size, np.float32) if kernel.format == "int8" else None
     with Product(kernel.name, weight, x, scale, activation) as packed:
         return packed.run(np.zeros((1, 1), np.float32))[0]
@@ -274,7 +286,7 @@ def _broken(weight: EncodedWeight) -> dict[str, EncodedWeight]:
     "what", ["one value too few", "positions cut short", "a position outside", "a gap of zero", "no columns"]
 )
 @pytest.mark.parametrize("encoding", [Encoding.BITMASK, Encoding.DELTA])
-@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.format != "columns"], ids=_name)
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.format != "columns" and k not in ROWS], ids=_name)
 def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: str) -> None:
     dense = np.zeros((5, 5), TYPES[kernel.format])
     dense[::2, ::2] = 1  # 25 bits: the last byte of the mask has 7 bits outside
@@ -282,6 +294,51 @@ def test_broken_encodings_are_refused(kernel: Kernel, encoding: Encoding, what: 
     weight = _broken(encode(dense, encoding))[what]
     with pytest.raises(ValueError, match=r"positions|bitmask|gaps|matrix"):
         Product(kernel.name, weight, bias, bias)
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=_name)
+def test_broken_rows_are_refused(kernel: Kernel) -> None:
+    values, bias = np.ones((5, 4), TYPES[kernel.format]), np.zeros(4, np.float32)
+    for wrong in (values[:4], values[:, :3], np.ones((6, 4), values.dtype), values[:0]):
+        with pytest.raises(ValueError, match="of all rows number"):
+            Product(kernel.name, EncodedWeight((5, 4), Encoding.ROWS, (), np.ascontiguousarray(wrong)), bias)
+    with pytest.raises(ValueError, match="read no positions"):
+        Product(kernel.name, encode(values), bias)
+    with pytest.raises(ValueError, match="not a matrix"):
+        Product(kernel.name, EncodedWeight((5, 0), Encoding.ROWS, (), values), bias)
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=_name)
+@settings(deadline=None, max_examples=40)
+@given(
+    k=st.integers(1, 70),
+    n=st.sampled_from([1, 7, 8, 9, 17, 511, 512, 513, 1030]),
+    rows=st.integers(0, 19),
+    zeros=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_rows_of_which_some_inputs_are_zero(kernel: Kernel, k: int, n: int, rows: int, zeros: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random((rows, k)) < zeros, 0, rng.standard_normal((rows, k))).astype(np.float32)
+    weight = rng.standard_normal((k, n)).astype(TYPES[kernel.format])
+    bias, residual = rng.standard_normal(n).astype(np.float32), rng.standard_normal((rows, n)).astype(np.float32)
+    w = weight.astype(np.float32)
+    exact, bound = product(x, w, bias), product_bound(x, w, bias)
+    with Product(kernel.name, encode(weight, Encoding.ROWS), bias) as packed:
+        assert np.all(np.abs(packed.run(x) - exact) <= bound)
+        added = packed.run(x, residual)
+    assert np.all(np.abs(added - (exact + residual)) <= bound + 2**-23 * (np.abs(exact) + np.abs(residual)))
+
+
+@pytest.mark.parametrize("kernel", ROWS, ids=_name)
+def test_weights_of_inputs_that_are_zero_are_not_read(kernel: Kernel) -> None:
+    # The reference reads them all; every other kernel must not notice what stands there.
+    weight = np.ones((9, 20), TYPES[kernel.format])
+    x = np.zeros((3, 9), np.float32)
+    x[:, [2, 5]] = [[1, 2], [0, 4], [-0.0, 0]]
+    weight[[0, 1, 3, 4, 6, 7, 8]] = np.nan if kernel.isa != "scalar" else 7
+    with Product(kernel.name, encode(weight, Encoding.ROWS), np.zeros(20, np.float32)) as packed:
+        assert packed.run(x).tolist() == [[3.0] * 20, [4.0] * 20, [0.0] * 20]
 
 
 COLUMNS = [k for k in KERNELS if k.format == "columns"]

@@ -245,6 +245,12 @@ inline __m512i max_int(__mmask16 mask, __m512i a, __m512i b) {
   return fill<__m512i, int32_t>([&](int i) { return mask >> i & 1 ? std::max(x.at[i], y.at[i]) : 0; });
 }
 
+inline __m512i widen_words(__m256i v) {
+  uint16_t words[16];
+  std::memcpy(words, &v, sizeof v);
+  return fill<__m512i, uint32_t>([&](int i) { return uint32_t{words[i]}; });
+}
+
 template <class V>
 V load_aligned(const void* p) {
   aligned(p);
@@ -297,6 +303,7 @@ inline void store(void* p, const V& v) {
 #define _mm512_slli_epi32(v, n) emulated::map<uint32_t>(v, [](uint32_t x) { return x << (n); })
 #define _mm512_and_si512(a, b) emulated::zip<uint64_t>(a, b, [](uint64_t x, uint64_t y) { return x & y; })
 #define _mm512_cmpeq_epi16_mask(a, b) emulated::equal_words(a, b)
+#define _mm512_cvtepu16_epi32(v) emulated::widen_words(v)
 #define _mm512_cvtps_epi32(v) emulated::to_ints(v)
 #define _mm512_cvtepi32_ps(v) emulated::to_floats(v)
 #define _mm512_cvtusepi32_epi8(v) emulated::to_bytes(v)

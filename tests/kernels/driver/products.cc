@@ -6,6 +6,7 @@
 
 #include "columns_weights.h"
 #include "driver.h"
+#include "rows_weights.h"
 
 namespace sparsify {
 namespace {
@@ -190,14 +191,36 @@ struct Gaps {
   }
 };
 
+// All weights of a matrix, row by row.
+struct Dense {
+  int64_t k, n;
+  std::vector<float> value;
+  std::vector<uint16_t> bits;
+
+  explicit Dense(const Csc<float>& w) : k(w.k), n(w.n), value(static_cast<size_t>(w.k * w.n)), bits(value.size()) {
+    const auto rounded = bits_of(w);
+    for (int64_t c = 0; c < n; ++c) {
+      for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) {
+        value[w.row[i] * n + c] = w.value[i];
+        bits[w.row[i] * n + c] = rounded.value[i];
+      }
+    }
+  }
+
+  std::unique_ptr<Product> product(const KernelInfo& kernel, const Epilogue& epilogue) const {
+    const void* all = kernel.format == Format::kRows ? static_cast<const void*>(value.data()) : bits.data();
+    return kernel.make_rows({k, n, all, epilogue});
+  }
+};
+
 // |error| <= gamma (sum |x w| + |bias|), gamma = (n + 1) u / (1 - (n + 1) u), u = 2^-24, in any order of summation
 // (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Relu does not add to it; the sum with the residual is
 // rounded once more: u (|product| + |residual|), and no |product| is more than its bound above |exact|. bf16: of rounded
 // x and w.
 void check_float(Random& random, const Shape& shape, Format format) {
-  const bool bf16 = format == Format::kBf16;
+  const bool bf16 = format == Format::kBf16;  // of kRowsBf16 the weights alone are rounded
   auto w = random_weight<float>(random, shape);
-  if (bf16) std::transform(w.value.begin(), w.value.end(), w.value.begin(), to_bf16);
+  if (bf16 || format == Format::kRowsBf16) std::transform(w.value.begin(), w.value.end(), w.value.begin(), to_bf16);
   const auto given = random_rows(random, shape);
   auto x = given;
   if (bf16) std::transform(x.begin(), x.end(), x.begin(), to_bf16);
@@ -206,9 +229,11 @@ void check_float(Random& random, const Shape& shape, Format format) {
   const auto residual = random_residual(random, shape);
   const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
   const Gaps gaps(w);
+  const Dense dense(w);
   for (const KernelInfo& kernel : runnable(format)) {
     const auto product = bf16                           ? kernel.make_bf16(bits_of(w), epilogue)
                          : format == Format::kColumns ? gaps.product(kernel, epilogue)
+                         : kernel.make_rows != nullptr ? dense.product(kernel, epilogue)
                                                       : kernel.make_fp32(w, epilogue);
     const auto y = run(*product, given, residual, shape, kernel.name);
     for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
@@ -240,6 +265,8 @@ void check_products(Random& random, int layers) {
     check_float(random, random_shape(random), Format::kFp32);
     check_float(random, random_shape(random), Format::kColumns);
     check_float(random, random_shape(random), Format::kBf16);
+    check_float(random, random_shape(random), Format::kRows);
+    check_float(random, random_shape(random), Format::kRowsBf16);
   }
   // Long columns: more blocks than a tile, and more non-zeros than panels of exact floats may sum.
   for (const Shape& shape : {Shape{2100, 37, 70}, Shape{1200, 19, 9}}) {
@@ -247,6 +274,7 @@ void check_products(Random& random, int layers) {
     check_float(random, shape, Format::kFp32);
     check_float(random, shape, Format::kBf16);
     check_float(random, shape, Format::kColumns);
+    check_float(random, shape, Format::kRows);
   }
   // Rows of 32 bits, and columns of several tasks.
   for (const int64_t rows : {1, 3, 40}) check_float(random, {70001, 3, rows}, Format::kColumns);

@@ -57,8 +57,8 @@ Case read_case(Reader& in, const OrtCustomOp& op) {
   Case made{{}, 1 + in.below(kMostInputs), 1 + in.below(kMostColumns), in.below(kMostRows)};
   const int64_t k = made.k, n = made.n, bend = in.below(64), twist = in.below(256);
   const int64_t gap_type = std::array<int64_t, 3>{ort::kUint8, ort::kUint16, ort::kInt32}[in.below(3)];
-  const bool bitmask = !delta && !columns;
-  const int64_t count = in.below(std::min<int64_t>(k * n, 1 << 12) + 1);
+  const bool rows = name.find("Rows") != std::string::npos, bitmask = !delta && !columns;
+  const int64_t count = rows ? k * n : in.below(std::min<int64_t>(k * n, 1 << 12) + 1);
   const bool residual = name.size() > 3 && name.compare(name.size() - 3, 3, "Add") == 0;
   const auto input_count = static_cast<int64_t>(op.GetInputTypeCount(&op)), residual_at = residual ? input_count - 1 : -1;
   const auto add = [&](int type, std::vector<int64_t> dimensions) {
@@ -77,7 +77,7 @@ Case read_case(Reader& in, const OrtCustomOp& op) {
   };
   add(ort::kFloat, {made.rows, k});
   if (columns) add(ort::kInt32, {count});
-  add(bitmask ? static_cast<int>(ort::kUint8) : static_cast<int>(gap_type), {bitmask ? (k * n + 7) / 8 : count});
+  if (!rows) add(bitmask ? static_cast<int>(ort::kUint8) : static_cast<int>(gap_type), {bitmask ? (k * n + 7) / 8 : count});
   const auto values_at = made.info.inputs.size();
   add(op.GetInputType(&op, values_at), {count});
   add(ort::kInt64, {2});

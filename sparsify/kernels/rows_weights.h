@@ -1,0 +1,16 @@
+// Weights of ROWS: a dense W [K, N], row-major, read where it lies.
+#pragma once
+
+#include <cstdint>
+
+#include "contract.h"
+
+namespace sparsify {
+
+struct RowsWeights {
+  int64_t k, n;
+  const void* value;  // float or bits of bfloat16 [k, n], borrowed
+  Epilogue epilogue;
+};
+
+}  // namespace sparsify
