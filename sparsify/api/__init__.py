@@ -1,5 +1,6 @@
 """What a program calls, and what the command line reports. Programs find the former in `sparsify` itself."""
 
+from sparsify.api.bisection import bisect, bisection_of
 from sparsify.api.comparison import compare
 from sparsify.api.drift import audit, report_of
 from sparsify.api.examination import examine
@@ -13,6 +14,8 @@ __all__ = [
     "InferenceSession",
     "Result",
     "audit",
+    "bisect",
+    "bisection_of",
     "compare",
     "examine",
     "from_npz",

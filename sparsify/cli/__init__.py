@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsify import __version__
-from sparsify.cli import audit, bench, doctor, inspect, optimize, passes
+from sparsify.cli import audit, bench, bisect, doctor, inspect, optimize, passes
 from sparsify.cli.talk import complain
 from sparsify.errors import ExitStatus, SparsifyError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("optimize")(optimize.run)
 app.command("audit")(audit.run)
+app.command("bisect")(bisect.run)
 app.command("inspect")(inspect.run)
 app.command("bench")(bench.run)
 app.command("passes")(passes.run)

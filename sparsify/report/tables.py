@@ -39,6 +39,22 @@ def _audit(report: Report) -> Iterator[Table]:
     yield from audit_tables.where(report)
 
 
+def _bisect(report: Report) -> Iterator[Table]:
+    yield _guilty(report["guilty"])
+    yield from _drift(report)
+
+
+def _guilty(found: Sequence[dict[str, Any]]) -> Table:
+    """A row for each change; the verdict stands with the first of its set."""
+    rows = []
+    for number, one in enumerate(found, start=1):
+        broken = "; ".join(v["what"] for v in one["verdicts"] if not v["passed"])
+        for place, change in enumerate(one["changes"]):
+            start = ("", "") if place else (str(number), broken)
+            rows.append((start[0], ", ".join(change["nodes"]), ", ".join(change["base_nodes"]), start[1]))
+    return Table("Sets of changes that break the budget alone", (">set", "nodes", "in the base", "then"), tuple(rows))
+
+
 def _models(report: Report) -> Table:
     """Size and latency of the input and of the result."""
     latency = report["latency"] or {"base": {}, "candidate": {}, "speedup": None}
@@ -227,4 +243,11 @@ def _facts(report: Report) -> Iterator[Table]:
     yield Table(report["title"], ("what", "value"), tuple((k, str(v)) for k, v in report["facts"].items()))
 
 
-_KINDS = {"optimize": _optimize, "audit": _audit, "bench": _bench, "inspect": _inspect, "doctor": _facts}
+_KINDS = {
+    "optimize": _optimize,
+    "audit": _audit,
+    "bisect": _bisect,
+    "bench": _bench,
+    "inspect": _inspect,
+    "doctor": _facts,
+}

@@ -133,7 +133,7 @@ def drift_of_layers(
         memory: bytes that intermediate values may take at a time; the models' weights come on top.
         threshold: of accumulated drift, for `Attribution.first`.
     """
-    limit = max(1, memory // _COPIES)
+    limit = side_limit(memory)
     with (
         runtime.probe(base, threads=threads, native=native, deterministic=True) as before,
         runtime.probe(candidate, threads=threads, native=native, deterministic=True) as after,
@@ -147,7 +147,7 @@ def drift_of_layers(
             largest = max(parts, key=lambda feed: sum(array.nbytes for array in feed.values()))
             old, new = Side(before, largest), Side(after, largest)
         matching = match(old, new, largest, limit)
-        found = _measured(old, new, matching, parts, limit, progress)
+        found = measured(old, new, matching, parts, limit, progress)
         found = _with_effects(old, new, matching, found, parts, progress)
     notes += [matching.note] if matching.note else []
     if not found:
@@ -174,7 +174,12 @@ def _parts(feed: Feed, rows: int | None) -> Iterator[Feed]:
         yield {name: array[start : start + rows] for name, array in feed.items()}
 
 
-def _measured(
+def side_limit(memory: int) -> int:
+    """Bytes of the values of one side that fit into `memory` with all their copies."""
+    return max(1, memory // _COPIES)
+
+
+def measured(
     old: Side,
     new: Side,
     matching: Matching,
@@ -182,6 +187,7 @@ def _measured(
     limit: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> list[LayerDrift]:
+    """A row for each value of the candidate that has a partner, without effects; `limit` as of `side_limit`."""
     chosen = _first_outputs(new, matching)
     planned = list(chunks(chosen, new.values, limit))
     found: list[LayerDrift] = []
