@@ -75,7 +75,7 @@ def bisection_of(
         **facts.place(),
         "base": facts.model(base),
         "candidate": facts.model(candidate),
-        "data": {"source": str(data) if isinstance(data, (str, Path)) else None, **facts.data(samples)},
+        "data": facts.data(samples, data),
         "drift": {**drift, "notes": [*drift["notes"], *found.notes]},
         **facts.finite(found.to_dict()),
     }
