@@ -20,6 +20,7 @@ PASSES: dict[str, str] = {
     "sparse-int8": "sparsify.passes.sparse_int8:SparseInt8",
     "stamp": "sparsify.passes.stamp:Stamp",
     "stock-int8": "sparsify.passes.stock_int8:StockInt8",
+    "stock-nbits": "sparsify.passes.stock_nbits:StockNBits",
 }
 
 

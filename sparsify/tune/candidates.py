@@ -1,32 +1,33 @@
 """What a linear layer could become, and how long each form takes here: measured, one class of equal layers at a time.
 
-Layers are of one class when shape, rows, bias and activation are the same. A class is measured on the weight of its
-first layer, pruned by magnitude: times depend on how many non-zeros stand in a pattern, not on which.
+Layers are of one class when shape, rows, bias, activation and the share of non-zeros are the same. A class is measured
+on the weight of its first layer, pruned by magnitude: times depend on how many non-zeros stand in a pattern, not on
+which.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify import cost, graph, kernels, ops, passes
+from sparsify import cost, graph, kernels, ops
+from sparsify.errors import InputError
 from sparsify.graph import Linear
-from sparsify.lowering import Lowering
 from sparsify.patterns import Pattern
 from sparsify.rewrite import CHOICE, Choice
 from sparsify.solvers import magnitude
+from sparsify.tune.plan import BF16, EXACT, FUSE, INT8, LOWER, OURS, STOCK
 
 BLOCK = 64
 # Non-zeros of 64: 75, 62.5, 50, 37.5, 25, 18.75, 12.5 and 6.25 %.
 KEPT = (48, 40, 32, 24, 16, 12, 8, 4)
 _PROBED = ((32, 16), (32, 16, 8), (48, 32, 16, 8), KEPT)  # by effort: where drift is measured
-_STOCK = "stock-int8"
-EXACT, _BF16, _INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
+_DENSE = 0.95  # share of non-zeros from which on zeros that a weight has already buy nothing
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Kind:
         rows: that the layer sees.
         biased: whether a constant is added before the activation.
         activation: that follows.
+        density: share of non-zeros of the weight as it came, to two digits.
     """
 
     shape: tuple[int, int]
     rows: int
     biased: bool
     activation: ops.Activation
+    density: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,12 @@ def patterns(effort: int) -> tuple[Pattern, ...]:
 
 def choices(target: str, effort: int) -> tuple[Choice, ...]:
     """What is tried besides leaving a layer as it is. bfloat16 only where the CPU multiplies it."""
+    stock = tuple(map(Choice, STOCK))
     if target == "stock":
-        return (Choice(_STOCK),)
-    floats = [EXACT, *([_BF16] if "bf16" in (kernels.isa() or "") else [])]
-    pruned = [Choice(format_, p) for p in patterns(effort) for format_ in (_INT8, *floats)]
-    return Choice(_STOCK), Choice(_INT8), *(Choice(f) for f in floats[1:]), *pruned
+        return stock
+    ours = [f for f in OURS if f != BF16 or "bf16" in (kernels.isa() or "")]
+    pruned = [Choice(format_, p) for p in patterns(effort) for format_ in ours]
+    return *stock, *map(Choice, ours), *pruned
 
 
 def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[Kind]:
@@ -84,7 +88,9 @@ def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[K
     for layer in layers:
         activation, biased = ends.get(layer.name, (ops.Activation.NONE, False))
         seen = rows or int(layer.node.meta.get("rows", 128))
-        found.append(Kind(layer.shape, seen, biased, activation))
+        weight = layer.matrix()
+        density = round(float(np.count_nonzero(weight)) / max(weight.size, 1), 2)
+        found.append(Kind(layer.shape, seen, biased, activation, density))
     return found
 
 
@@ -102,7 +108,13 @@ def measure(
     for number, (kind, layer) in enumerate(first.items()):
         progress(number, len(first), f"time {kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows")
         weight = layer.matrix()
-        pairs = {choice: _cost(weight, kind, choice, threads) for choice in tried}
+        pairs = {}
+        for choice in tried:
+            # Without loss a dense weight has no use for a sparse form.
+            if choice == Choice(EXACT) and kind.density > _DENSE:
+                continue
+            with contextlib.suppress(InputError):  # an onnxruntime that lacks the operator has no such candidate
+                pairs[choice] = _cost(weight, kind, choice, threads)
         dense = float(np.median([pair.dense_ms for pair in pairs.values()]))
         # Dense and rewritten took turns: their ratio is what was measured best.
         times[kind] = Times(dense, {choice: dense / pair.speedup for choice, pair in pairs.items()})
@@ -126,15 +138,9 @@ def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: 
 def _rewritten(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], kind: Kind, choice: Choice) -> ir.Model:
     """The one-layer model as the pipeline would make it."""
     model = cost.dense_model(matrix, bias, kind.activation)
-    for name in (choice.format, "fuse-epilogue"):
-        _pass(name)(model)
+    for one in (LOWER[choice.format], *FUSE):
+        one(model)
     return model
-
-
-def _pass(name: str) -> Any:
-    """The pass, to be applied to whatever layer it is shown."""
-    found = cast(Any, passes.resolve(name))
-    return found(min_sparsity=0.0) if issubclass(found, Lowering) else found()
 
 
 def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool]]:
@@ -142,8 +148,8 @@ def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool]]:
     copy = model.clone()
     for node in copy.graph.all_nodes():
         node.meta.pop(CHOICE, None)
-    for name in (_INT8, "fuse-epilogue"):
-        _pass(name)(copy)
+    for one in (LOWER[INT8], *FUSE):
+        one(copy)
     return dict(_ends(copy))
 
 

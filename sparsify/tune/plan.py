@@ -16,25 +16,33 @@ from sparsify.rewrite import CHOICE, Choice
 Plan = Mapping[str, Choice]  # by a layer's name
 
 PREPARE = "cleanup,detect,shrink"
-# Each takes the layers that were chosen for it. What was measured is not measured again.
-_OURS = ("sparse-int8{min_sparsity=0}", "sparse-bf16{min_sparsity=0}", "sparse-fp32{min_sparsity=0}")
-_STOCK = ("stock-int8",)  # onnxruntime's own operators only
-_CHOSEN = parse(",".join(("prune{min_size=1}", *_OURS, *_STOCK)))
+EXACT, BF16, INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
+# By format: the pass that takes the layers for which it was chosen. What was measured is not measured again.
+OURS = {format_: parse(f"{format_}{{min_sparsity=0}}")[0] for format_ in (INT8, BF16, EXACT)}
+STOCK = {  # onnxruntime's own operators only
+    "stock-int8": parse("stock-int8")[0],
+    "stock-nbits8": parse("stock-nbits{bits=8}")[0],
+    "stock-nbits4": parse("stock-nbits{bits=4}")[0],
+}
+LOWER = OURS | STOCK
+_PRUNE = "prune{min_size=1}"
+FUSE = parse("fuse-epilogue")
 
 
 def pipeline(target: str, memory: int | None = None) -> Pipeline:
     """All passes, from a model as it comes to the result; `memory` in MiB while learning from data."""
     if target == "stock":
-        return Pipeline(parse(",".join((PREPARE, *_STOCK))))
-    chosen = with_settings(_CHOSEN, memory=memory)
-    return Pipeline((*parse(PREPARE), *chosen, *parse("fuse-epilogue")))
+        return Pipeline((*parse(PREPARE), *STOCK.values()))
+    prune = with_settings(parse(_PRUNE), memory=memory)
+    return Pipeline((*parse(PREPARE), *prune, *LOWER.values(), *FUSE))
 
 
 def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
     """`pipeline` without the passes that nothing was chosen for."""
-    needed = {choice.format for choice in plan.values()} | {"prune" for c in plan.values() if c.pattern is not None}
-    optional = {one.name for one in _CHOSEN}
-    return Pipeline(tuple(p for p in pipeline.passes if p.name not in optional or p.name in needed))
+    chosen = {choice.format for choice in plan.values()}
+    idle = {one for format_, one in LOWER.items() if format_ not in chosen}
+    prunes = any(choice.pattern is not None for choice in plan.values())
+    return Pipeline(tuple(p for p in pipeline.passes if p not in idle and (prunes or p.name != "prune")))
 
 
 def mark(model: ir.Model, plan: Plan) -> None:

@@ -30,7 +30,7 @@ from sparsify.rewrite import Choice
 from sparsify.solvers.allocate import Curve
 from sparsify.tune import candidates
 from sparsify.tune.knapsack import Option
-from sparsify.tune.plan import PREPARE, Plan, build, pipeline
+from sparsify.tune.plan import EXACT, PREPARE, Plan, build, pipeline
 from sparsify.tune.trials import Hunt, Trial
 
 _TRIALS = (2, 3, 5, 8)  # models that are built and audited, by effort
@@ -122,7 +122,7 @@ def _options(
     goals = [(p, p.sparsity or 0.0) for p in candidates.probed(effort)] if target != "stock" else []
     curves = _curves(prepared, layers, learn, goals, learning_memory(memory), progress)
     names = [layer.name for layer in layers]
-    formats = dict.fromkeys(choice.format for choice in tried if choice.format != candidates.EXACT)
+    formats = dict.fromkeys(choice.format for choice in tried if choice.format != EXACT)
     rounding = {f: _rounding(prepared, names, f, learn, threads) for f in formats}
     found, dense = [], []
     for layer, kind in zip(layers, kinds, strict=True):
@@ -158,8 +158,7 @@ def _curves(
 def _rounding(prepared: ir.Model, names: Sequence[str], format_: str, learn: Sequence[Feed], threads: int) -> float:
     """What one layer in this format adds to the drift: an even share of what all of them do."""
     rounded = prepared.clone()
-    target = "stock" if format_ == "stock-int8" else "portable"
-    build(rounded, pipeline(target), dict.fromkeys(names, Choice(format_)), [])
+    build(rounded, pipeline("portable"), dict.fromkeys(names, Choice(format_)), [])
     return _energy(audit(prepared, rounded, learn[: sensitivity.PROBES], threads=threads)) / len(names)
 
 

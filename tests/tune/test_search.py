@@ -38,7 +38,10 @@ def given_times(
 
     def ms(kind: Kind, choice: Choice) -> float:
         density = 1.0 if choice.pattern is None else 1 - (choice.pattern.sparsity or 0)
-        return density * kind.shape[0] * kind.shape[1] * (0.5 if "int8" in choice.format else 1)
+        if choice.pattern is None:
+            density = kind.density if choice.format.startswith("sparse") else 1.0
+        factor = {"stock-int8": 0.5, "sparse-int8": 0.5, "stock-nbits8": 0.75, "stock-nbits4": 0.7}
+        return density * kind.shape[0] * kind.shape[1] * factor.get(choice.format, 1)
 
     return {kind: Times(kind.shape[0] * kind.shape[1], {c: ms(kind, c) for c in tried}) for kind in found}
 
@@ -92,6 +95,25 @@ def test_later_plans_name_the_layers_that_were_stepped_down() -> None:
 def test_the_stock_target_uses_nothing_of_ours() -> None:
     found = search("cosine>=0.9", target="stock")
     assert {choice.format for choice in found.plan.values()} == {"stock-int8"}
+    tried = {o.choice.format for of_layer in found.options.values() for o in of_layer[1:]}
+    assert tried == {"stock-int8", "stock-nbits4", "stock-nbits8"}
+
+
+def test_weights_of_few_bits_are_candidates_that_a_plan_can_carry_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "choices", lambda *_: (Choice("stock-nbits8"), Choice("stock-nbits4")))
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    result = sparsify.optimize(small.mlp(), DATA, "cosine>=0.99", threads=1)
+    assert result.changed
+    bits = {a.name: a.value for n in result.model.graph if n.op_type == "MatMulNBits" for a in n.attributes.values()}
+    assert bits["bits"] in (4, 8)
+    assert "stock-nbits" in result.report["pipeline"]
+
+
+def test_a_layer_that_is_sparse_already_may_lose_nothing() -> None:
+    model = modelio.load(small.mlp(sparsity=0.8))
+    found = tune.search(model, DATA[:6], DATA[6:], [parse("max_abs<=1e-4")], target="portable", threads=1)
+    assert all(any(o.choice == Choice("sparse-fp32") and o.drift == 0 for o in x) for x in found.options.values())
+    assert found.plan
 
 
 def test_the_same_times_and_seed_give_the_same_plan() -> None:
@@ -134,7 +156,7 @@ def test_asked_for_its_best_effort_it_makes_the_closest_model_and_still_does_not
     result = sparsify.optimize(small.mlp(), DATA, budgets, threads=1, best_effort=True, target="stock")
     assert (result.accepted, result.changed) == (False, True)
     closest = min(result.report["search"]["trials"], key=lambda t: t["usage"])
-    assert {row["name"]: row["decision"] for row in result.report["nodes"]} == closest["plan"]
+    assert {row["name"]: row["format"] or "left" for row in result.report["nodes"]} == closest["plan"]
 
 
 def test_the_command_line_writes_nothing_then_unless_asked(
