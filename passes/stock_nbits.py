@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify.errors import UsageError
@@ -113,6 +114,6 @@ class StockNBits(Pass):
 
 
 def _store(graph: ir.Graph, weight: Blockwise, stem: str, taken: set[str]) -> _Stored:
-    arrays = {"quantized": weight.q, "scale": weight.scale, "zero_point": weight.zero}
+    arrays: dict[str, npt.NDArray[Any]] = {"quantized": weight.q, "scale": weight.scale, "zero_point": weight.zero}
     q, scale, zero = (add_initializer(graph, array, f"{stem}.{name}", taken) for name, array in arrays.items())
     return (q, scale, zero), weight.nbytes

@@ -72,5 +72,4 @@ def _packed(values: Bytes, bits: int) -> Bytes:
     if bits == 8:
         return values
     even = values if values.shape[-1] % 2 == 0 else np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
-    packed: Bytes = even[..., 0::2] | (even[..., 1::2] << 4)
-    return packed
+    return (even[..., 0::2] | (even[..., 1::2] << 4)).astype(np.uint8)
