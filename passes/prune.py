@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,12 +172,18 @@ class Prune(Pass):
             for group in groups(model, linear):
                 self._prune_group(group, self._wanted(group, work), work)
             return work.done
-        saved = Saved.of((str(self), [str(choice) for choice in picked.values()]), model, feeds)
+        saved = Saved.of(str(self), model, feeds)
         goals = self._goals(model, linear, feeds, memory, saved) if self.uneven else plan
         with contextlib.closing(Learner(model, feeds, memory=memory)) as learner:
             work = _Work(learner, goals)
-            for number, group in enumerate(groups(model, linear)):
-                self._prune_or_resume(group, work, saved, str(number))
+            road = hashlib.sha256()  # a group becomes what it was told to, behind what others were told before
+            for group in groups(model, linear):
+                wanted = self._wanted(group, work)
+                for source in wanted:
+                    pattern, sparsity = self._goal(source, work)
+                    road.update(repr((source.name, str(pattern), sparsity)).encode())
+                if wanted:
+                    self._prune_or_resume(group, wanted, work, saved, road.hexdigest()[:32])
         saved.clear()
         return work.done
 
@@ -194,11 +201,10 @@ class Prune(Pass):
         saved.save("goals", {}, {str(source.name): (str(pattern), s) for source, (pattern, s) in goals.items()})
         return goals
 
-    def _prune_or_resume(self, group: Sequence[Linear], work: _Work, saved: Saved, step: str) -> None:
-        """Prune the layers of `group`, or make them what a run that was interrupted had made of them."""
-        wanted = self._wanted(group, work)
-        if not wanted:
-            return
+    def _prune_or_resume(
+        self, group: Sequence[Linear], wanted: Mapping[ir.Value, Linear], work: _Work, saved: Saved, step: str
+    ) -> None:
+        """Prune the `wanted` weights of `group`, or make them what another run had made of them."""
         if (kept := saved.load(step)) is not None:
             arrays, outcomes = kept
             if work.learner is not None:

@@ -1,4 +1,4 @@
-"""Pruning that was interrupted goes on where it was: what each group of layers became is kept until all are done.
+"""Work that was interrupted goes on where it was: what each step came to is kept until all are done.
 
 The folder's name is a digest of everything that the outcome depends on: the pass and its options, the model, the data,
 the libraries and the kind of CPU. What is read back is therefore what would be computed again, to the byte. A file that
@@ -13,7 +13,8 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from sparsify.files import write_bytes
 from sparsify.machine import machine
 
 Arrays = dict[str, npt.NDArray[Any]]
+_waiting: ContextVar[list[Saved] | None] = ContextVar("waiting", default=None)  # to be cleared; see `kept`
 _FACTS = "facts"  # key of the JSON text beside the arrays
 
 
@@ -69,11 +71,29 @@ class Saved:
             write_bytes(self._path(step), _packed({**arrays, _FACTS: np.array(json.dumps(facts))}))
 
     def clear(self) -> None:
-        """Forget all steps: the work is done."""
+        """Forget all steps: the work is done. Inside `kept` that happens at its end."""
+        if (waiting := _waiting.get()) is not None:
+            waiting.append(self)
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, step: str) -> Path:
         return self.folder / f"{step}.npz"
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What is saved inside outlives the work that saved it: other work may share its steps, and so may the next run
+    where this one is stopped. At a good end all of it is forgotten.
+    """
+    saved: list[Saved] = []
+    token = _waiting.set(saved)
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+    for one in saved:
+        one.clear()
 
 
 @cache

@@ -73,6 +73,12 @@ class Choice:
             return self.format or "left"
         return f"{self.format} {self.pattern}"
 
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """The choice that `str` gives as `text`. Raises ValueError where that is no pattern."""
+        format_, _, pattern = text.partition(" ")
+        return cls("" if format_ == "left" else format_, Pattern.parse(pattern) if pattern else None)
+
 
 CHOICE = "choice"  # key of a node's `meta`; in memory only, never saved
 

@@ -6,6 +6,7 @@ is pruned at a few sparsities as `prune` would do it, only quicker, and put into
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from sparsify import runtime
 from sparsify.graph import Linear, find_linear, readers
 from sparsify.patterns import Pattern
 from sparsify.pruning import Feed, stored
+from sparsify.resume import Saved
 from sparsify.solvers import admm, magnitude
 from sparsify.solvers.allocate import Curve, allocate
 from sparsify.solvers.factors import Factors
@@ -53,6 +55,7 @@ def measure(
     *,
     memory: int,
     threads: int | None = None,
+    saved: Saved | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> list[Sensitivity]:
     """Sensitivities of the weights of `layers`, in their order; weights in Constant nodes and subgraphs are left out.
@@ -64,6 +67,7 @@ def measure(
         goals: patterns and sparsities to try, by rising sparsity.
         memory: bytes for second moments; where those of all layers need more, the model runs several times.
         threads: of onnxruntime.
+        saved: where drifts are kept, of work that may be interrupted.
         progress: told before each weight.
 
     Raises:
@@ -77,15 +81,21 @@ def measure(
     trials = runtime.Trials(model, probes, [str(source.name) for source in known], threads=threads)
     found: dict[ir.Value, Sensitivity] = {}
     for chunk in _chunks(known, memory):
-        names = {str(user.x.name) for source in chunk for user in known[source]}
-        moments = runtime.second_moments(model, learn, names, threads=threads)
+        kept = {s: drifts for s in chunk if (drifts := _kept(saved, s)) is not None}
+        names = {str(user.x.name) for source in chunk if source not in kept for user in known[source]}
+        moments = runtime.second_moments(model, learn, names, threads=threads) if names else {}
         factors: dict[frozenset[str], Factors | None] = {}
         for source in chunk:
             progress(len(found), len(known), f"sensitivity of {known[source][0].name}")
             key = frozenset(str(user.x.name) for user in known[source])
-            if key not in factors:
+            if source not in kept and key not in factors:
                 factors[key] = _factors([moments[name] for name in sorted(key) if name in moments])
-            found[source] = _sensitivity(source, known[source], factors[key], goals, trials)
+            users = known[source]
+            drifts = kept.get(source) or _drifts(source, users, factors[key], goals, trials)
+            if saved is not None and source not in kept:
+                saved.save(_step(source), {}, drifts)
+            curve = Curve(users[0].tensor.size, tuple(s for _, s in goals), tuple(drifts))
+            found[source] = Sensitivity(source, tuple(user.name for user in users), users[0].shape, curve)
     return [found[source] for source in known]
 
 
@@ -176,13 +186,25 @@ def _factors(moments: Sequence[npt.NDArray[np.float64]]) -> Factors | None:
     return Factors(total)
 
 
-def _sensitivity(
+def _step(source: ir.Value) -> str:
+    return f"drift-{hashlib.sha256(str(source.name).encode()).hexdigest()[:32]}"
+
+
+def _kept(saved: Saved | None, source: ir.Value) -> list[float] | None:
+    """What an earlier run measured."""
+    if saved is None or (step := saved.load(_step(source))) is None:
+        return None
+    return [float(drift) for drift in step[1]]
+
+
+def _drifts(
     source: ir.Value,
     users: Sequence[Linear],
     factors: Factors | None,
     goals: Sequence[Goal],
     trials: runtime.Trials,
-) -> Sensitivity:
+) -> list[float]:
+    """Of the model, with the weight pruned to each of `goals`."""
     weight = users[0].matrix()
     drifts = []
     for pattern, sparsity in goals:
@@ -191,5 +213,4 @@ def _sensitivity(
         else:
             _, pruned = admm.prune(weight, factors, pattern, sparsity, quick=True)
         drifts.append(trials.drift({str(source.name): stored(users[0], pruned)}))
-    curve = Curve(weight.size, tuple(s for _, s in goals), tuple(drifts))
-    return Sensitivity(source, tuple(user.name for user in users), users[0].shape, curve)
+    return drifts

@@ -10,13 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsify import data as feeds
-from sparsify import modelio, storage
+from sparsify import modelio, resume, storage
 from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.audit import DriftReport, audit
 from sparsify.errors import UsageError
-from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
 from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
 from sparsify.pipeline.run import Progress, silence
@@ -77,6 +76,8 @@ def optimize(
     seed: int = 0,
     effort: int = 1,
     best_effort: bool = False,
+    goal: str = "latency",
+    costs: str | Path | None = None,
     dump_after: tuple[str, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -96,6 +97,9 @@ def optimize(
         seed: of everything random.
         effort: 0 to 3, of the search: how many sparsities and how many plans it tries.
         best_effort: where no plan keeps the budget, make the model that comes closest to it; not accepted all the same.
+        goal: "latency" or "size": what a search makes little.
+        costs: a file of measured costs (`sparsify doctor --profile`), of the machine that the model will run on. Given
+            it, data and seed, the result is always the same, and is not held against latencies of this machine.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -106,42 +110,47 @@ def optimize(
     budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
-    searching.check_effort(effort)
-    threads = threads or default_threads()
+    searches = bool(budgets) and passes is None and level is None
+    if not searches and (goal != "latency" or costs is not None):
+        raise UsageError(
+            "a goal and costs are for a search", where="--goal, --costs", hint="give a budget, and no level or passes"
+        )
+    talk = progress or silence
+    settings = searching.settings_of(
+        goal=goal,
+        effort=effort,
+        costs=costs,
+        threads=threads,
+        target=target,
+        rows=rows,
+        memory=memory,
+        seed=seed,
+        progress=talk,
+    )
+    threads = settings.threads
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
     base = intake.load(model, runs=data is not None)
     samples = None if data is None else read(data, base)
     calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else trial(base, seed)
 
-    talk = progress or silence
     searched = None
-    if budgets and passes is None and level is None and calibration:
-        searched = searching.search(
-            base,
-            calibration,
-            budgets,
-            seed=seed,
-            best_effort=best_effort,
-            target=target,
-            threads=threads,
-            rows=rows,
-            memory=memory,
-            effort=effort,
-            progress=talk,
-        )
     candidate = modelio.load(base)
-    if searched is not None:
-        pipeline, calibration = searched.pipeline, [*searched.learn]
-        searched.mark(candidate)
-    ran = pipeline.run(
-        candidate,
-        sample=sample,
-        calibration=calibration,
-        observe=exact and rows is None,
-        dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
-        progress=progress,
-    )
+    # What one plan pruned, another need not prune again; and a search that was stopped goes on from there.
+    with resume.kept():
+        if searches and calibration:
+            searched = searching.search(base, calibration, budgets, settings, best_effort=best_effort)
+        if searched is not None:
+            pipeline, calibration = searched.pipeline, [*searched.learn]
+            searched.mark(candidate)
+        ran = pipeline.run(
+            candidate,
+            sample=sample,
+            calibration=calibration,
+            observe=exact and rows is None,
+            dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),
+            progress=progress,
+        )
     table = nodes.rows(ran)
     changed, reason = _gain(pipeline, ran, table)
     if searched is not None:
@@ -154,7 +163,8 @@ def optimize(
         talk(0, 1, "time both models")
         timed = samples[:LATENCY_FEEDS] if samples else [sample]
         latency = facts.latency(base, candidate, timed, threads=threads, real=samples is not None)
-        if samples and latency["speedup"] <= 1 and (searched is not None or _promises_speed(pipeline)):
+        promised = _promises_speed(pipeline) if searched is None else goal == "latency" and costs is None
+        if samples and latency["speedup"] <= 1 and promised:
             slow = f"the whole model would be no faster ({latency['speedup']:.2f}x)"
             changed, reason = False, slow if searched is None or searched.met else f"{reason}; {slow}"
             table = [{**row, "decision": nodes.LEFT, "reason": reason} for row in table]

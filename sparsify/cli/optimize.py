@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,10 +51,26 @@ def run(
     reports: options.Reports = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
-    effort: Annotated[
-        int,
-        typer.Option("--effort", min=0, max=3, help="Of the search that a --budget without -O and --passes asks for."),
-    ] = 1,
+    effort: options.Effort = 1,
+    goal: Annotated[str, typer.Option("--goal", help="Of a search: latency or size.")] = "latency",
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            show_default=False,
+            help="Of a search: times that `doctor --profile` measured where the model will run.",
+        ),
+    ] = None,
+    frontier: Annotated[
+        Path | None,
+        typer.Option(
+            "--frontier",
+            metavar="FILE",
+            show_default=False,
+            help="Write the whole curve of cost over drift instead of a model: .svg .json .md .html",
+        ),
+    ] = None,
     best_effort: Annotated[
         bool,
         typer.Option("--best-effort", help="Write the closest model to a budget that is not met; exit 1 all the same."),
@@ -69,6 +86,23 @@ def run(
     """Make a model faster, and say what that did to its answers."""
     from sparsify import api
 
+    if frontier is not None:
+        _refuse_with_frontier({"-o": out, "-O": level, "--passes": passes, "--dump-after": dump_after})
+        return _write_frontier(
+            [frontier, *(reports or ())],
+            model,
+            data,
+            budget or (),
+            quiet=quiet,
+            goal=goal,
+            target=target,
+            threads=threads,
+            rows=rows,
+            memory=memory,
+            seed=seed,
+            effort=effort,
+            costs=costs,
+        )
     talk.check(reports)
     place = out or _default_out(model)
     _check_place(Path(model), place)
@@ -86,6 +120,8 @@ def run(
             seed=seed,
             effort=effort,
             best_effort=best_effort,
+            goal=goal,
+            costs=costs,
             dump_after=dump_after,
             progress=listener,
         )
@@ -100,6 +136,27 @@ def run(
         talk.complain(f"error: {result.reason} ({model})\n\nhint: {found}; {_way_out(result)}")
         return int(ExitStatus.REFUSED)
     talk.say(f"wrote {place}", quiet=quiet)
+    return int(ExitStatus.OK)
+
+
+def _refuse_with_frontier(given: dict[str, object]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"a frontier has no use for {name}", where="--frontier", hint=f"leave {name} out")
+
+
+def _write_frontier(
+    files: list[Path], model: str, data: str | None, budget: Sequence[str], *, quiet: bool, **settings: Any
+) -> int:
+    from sparsify import api, report
+
+    report.check(files[0], option="--frontier")
+    talk.check(files[1:])
+    if data is None:
+        raise UsageError("drift can only be measured on data", where="--frontier", hint="give samples with --data")
+    with talk.progress(quiet=quiet) as listener:
+        found = api.curve(model, data, budget, progress=listener, **settings)
+    talk.deliver(found, files)
     return int(ExitStatus.OK)
 
 

@@ -47,5 +47,9 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Effort = Annotated[
+    int,
+    typer.Option("--effort", min=0, max=3, help="Of a search: how many sparsities and how many plans it tries."),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]

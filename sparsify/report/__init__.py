@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsify.errors import UsageError
 from sparsify.files import check_folder, write_bytes
-from sparsify.report import html, junit, markdown
+from sparsify.report import curve, html, junit, markdown
 from sparsify.report.table import Report, Table
 from sparsify.report.tables import nodes, notes, tables
 from sparsify.report.terminal import drawn, show
@@ -29,6 +29,9 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 }
 
 
+DRAWN = {".svg": curve.svg}  # of a frontier
+
+
 def check(path: Path, suffix: str | None = None, option: str = "--report") -> None:
     """Refuse a report that could not be written, before any work is done.
 
@@ -40,11 +43,12 @@ def check(path: Path, suffix: str | None = None, option: str = "--report") -> No
     Raises:
         UsageError: an extension that stands for no format, or a folder that does not exist.
     """
-    if (suffix or path.suffix.lower()) not in FORMATS:
+    known = FORMATS | DRAWN if option == "--frontier" else FORMATS
+    if (suffix or path.suffix.lower()) not in known:
         raise UsageError(
             f"`{path.suffix or path.name}` is not a format of reports",
             where=f"{option} {path}",
-            hint=f"use one of {', '.join(FORMATS)}",
+            hint=f"use one of {', '.join(known)}",
         )
     if path.is_dir():
         raise UsageError("this is a folder", where=f"{option} {path}", hint="name a file in it")
@@ -53,6 +57,6 @@ def check(path: Path, suffix: str | None = None, option: str = "--report") -> No
 
 def write(report: Report, path: Path, suffix: str | None = None) -> None:
     """Write the report, the whole of it or nothing, in the format of `suffix` or else of the file's extension."""
-    check(path, suffix)
-    text = FORMATS[suffix or path.suffix.lower()](report)
+    check(path, suffix, "--frontier" if report["kind"] == "frontier" else "--report")
+    text = (FORMATS | DRAWN)[suffix or path.suffix.lower()](report)
     write_bytes(path, text.encode(errors="backslashreplace"))  # a file's name may be no Unicode

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
-from sparsify.report import audit_tables, units
+from sparsify.report import audit_tables, curve, units
 from sparsify.report.table import Report, Table
 
 
@@ -247,6 +247,7 @@ _KINDS = {
     "optimize": _optimize,
     "audit": _audit,
     "bisect": _bisect,
+    "frontier": curve.tables,
     "bench": _bench,
     "inspect": _inspect,
     "doctor": _facts,

@@ -50,10 +50,10 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Times:
-    """Milliseconds of a layer as it is, and of each choice for it."""
+class Costs:
+    """Milliseconds or bytes of a layer as it is, and of each choice for it."""
 
-    dense_ms: float
+    left: float
     by_choice: dict[Choice, float]
 
 
@@ -101,10 +101,10 @@ def measure(
     *,
     threads: int,
     progress: Callable[[int, int, str], None],
-) -> dict[Kind, Times]:
+) -> dict[Kind, Costs]:
     """Times of every class in `found` [of each of `layers`], as `cost` keeps them."""
-    first = dict(reversed([*zip(found, layers, strict=True)]))
-    times: dict[Kind, Times] = {}
+    first = _first(layers, found)
+    times: dict[Kind, Costs] = {}
     for number, (kind, layer) in enumerate(first.items()):
         progress(number, len(first), f"time {kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows")
         weight = layer.matrix()
@@ -117,12 +117,40 @@ def measure(
                 pairs[choice] = _cost(weight, kind, choice, threads)
         dense = float(np.median([pair.dense_ms for pair in pairs.values()]))
         # Dense and rewritten took turns: their ratio is what was measured best.
-        times[kind] = Times(dense, {choice: dense / pair.speedup for choice, pair in pairs.items()})
+        times[kind] = Costs(dense, {choice: dense / pair.speedup for choice, pair in pairs.items()})
     return times
 
 
+def weigh(layers: Sequence[Linear], found: Sequence[Kind], tried: Sequence[Choice]) -> dict[Kind, Costs]:
+    """Bytes of every class in `found` [of each of `layers`]: the constants of the layer alone, as they are stored."""
+    sizes: dict[Kind, Costs] = {}
+    for kind, layer in _first(layers, found).items():
+        weight = layer.matrix()
+        bias = np.full(kind.shape[1], float(kind.biased), np.float32)
+        forms = {choice: _rewritten(_pruned(weight, choice), bias, kind, choice) for choice in tried}
+        dense = layer.tensor.nbytes + (bias.nbytes if kind.biased else 0)
+        sizes[kind] = Costs(dense, {choice: _bytes(form) for choice, form in forms.items()})
+    return sizes
+
+
+def _first(layers: Sequence[Linear], found: Sequence[Kind]) -> dict[Kind, Linear]:
+    """The first layer of each class."""
+    first: dict[Kind, Linear] = {}
+    for kind, layer in zip(found, layers, strict=True):
+        first.setdefault(kind, layer)
+    return first
+
+
+def _bytes(model: ir.Model) -> int:
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def _pruned(weight: npt.NDArray[np.float32], choice: Choice) -> npt.NDArray[np.float32]:
+    return weight if choice.pattern is None else magnitude.prune(weight, choice.pattern)[1]
+
+
 def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: int) -> cost.Cost:
-    matrix = weight if choice.pattern is None else magnitude.prune(weight, choice.pattern)[1]
+    matrix = _pruned(weight, choice)
     bias = np.full(kind.shape[1], float(kind.biased), np.float32)
     return cost.measure_form(
         matrix,

@@ -17,10 +17,9 @@ import onnx_ir as ir
 from sparsify.audit import audit
 from sparsify.budget import Budget
 from sparsify.data import Feed
-from sparsify.pipeline import Pipeline
-from sparsify.pipeline.run import Progress
 from sparsify.tune import knapsack
 from sparsify.tune.knapsack import Option
+from sparsify.tune.options import Problem, Settings
 from sparsify.tune.plan import Plan, build
 from sparsify.tune.usage import start, usage
 
@@ -37,7 +36,7 @@ class Trial:
     Attributes:
         limit: D, of the summed drifts.
         plan: by layer.
-        saved_ms: of all layers together, as predicted.
+        saved: milliseconds or bytes of all layers together, as predicted.
         usage: the most that any budget was used, 1 is all of it; inf where an output is no longer finite.
         passed: inside every budget.
         what: one sentence a verdict.
@@ -46,17 +45,17 @@ class Trial:
 
     limit: float
     plan: Plan
-    saved_ms: float
+    saved: float
     usage: float
     passed: bool
     what: tuple[str, ...]
     stepped_down: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON carries it; the plan as text."""
+    def to_dict(self, unit: str) -> dict[str, Any]:
+        """As JSON carries it; the plan as text. `unit` is `ms` or `bytes`."""
         return {
             "limit": self.limit,
-            "saved_ms": self.saved_ms,
+            f"saved_{unit}": self.saved,
             "usage": self.usage,
             "passed": self.passed,
             "verdicts": list(self.what),
@@ -67,23 +66,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Hunt:
-    """All that a trial needs; attributes as the arguments of `search`.
-
-    Attributes:
-        names, options: of each layer.
-        pipeline: of all passes that a plan may need.
-    """
+    """All that a trial needs; attributes as the arguments of `search`, and what there is to choose."""
 
     model: ir.Model
-    names: Sequence[str]
-    options: Sequence[Sequence[Option]]
+    problem: Problem
     learn: Sequence[Feed]
     check: Sequence[Feed]
     budgets: Sequence[Budget]
-    pipeline: Pipeline
-    threads: int
-    seed: int
-    progress: Progress
+    settings: Settings
 
     def trials(self, count: int) -> tuple[Trial, ...]:
         """At most `count` of them, in order, and a few more while none kept the budget; none where no form pays.
@@ -92,17 +82,17 @@ class Hunt:
         """
         done: list[Trial] = []
         limit, low, high = start(self.budgets), 0.0, math.inf
-        most = sum(max(o.drift for o in of_layer) for of_layer in self.options)
-        least = min((o.drift for of_layer in self.options for o in of_layer[1:]), default=0.0)
+        most = sum(max(o.drift for o in of_layer) for of_layer in self.problem.options)
+        least = min((o.drift for of_layer in self.problem.options for o in of_layer[1:]), default=0.0)
         for _ in range((count + _RESCUES) * _GUESSES):
             limit = min(max(limit, least), most)
-            taken = knapsack.solve(self.options, limit)
+            taken = knapsack.solve(self.problem.options, limit)
             known = next((t for t in done if t.plan == self._plan(taken)), None)
             if known is None:
                 enough = count if any(t.passed for t in done) else count + _RESCUES
                 if len(done) >= enough or not any(o.choice.format for o in taken):
                     break
-                self.progress(len(done), count, f"try a plan, {len(done) + 1} of {count}")
+                self.settings.progress(len(done), count, f"try a plan, {len(done) + 1} of {count}")
                 known = self._try(limit, taken, done)
                 done.append(known)
             spent = sum(option.drift for option in taken)
@@ -118,17 +108,18 @@ class Hunt:
         return tuple(done)
 
     def _plan(self, taken: Sequence[Option]) -> Plan:
-        return {name: option.choice for name, option in zip(self.names, taken, strict=True)}
+        return {name: option.choice for name, option in zip(self.problem.names, taken, strict=True)}
 
     def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial]) -> Trial:
         plan = self._plan(taken)
         candidate = self.model.clone()
-        build(candidate, self.pipeline, plan, self.learn)
-        found = audit(self.model, candidate, self.check, budgets=self.budgets, seed=self.seed, threads=self.threads)
+        build(candidate, self.settings.pipeline, plan, self.learn)
+        seed, threads = self.settings.seed, self.settings.threads
+        found = audit(self.model, candidate, self.check, budgets=self.budgets, seed=seed, threads=threads)
         return Trial(
             limit,
             plan,
-            saved_ms=sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.options, taken, strict=True)),
+            saved=sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.problem.options, taken, strict=True)),
             usage=usage(found, self.budgets),
             passed=bool(found),
             what=tuple(v.what for v in found.verdicts),
@@ -142,9 +133,11 @@ class Hunt:
             return ()
         before = (
             next(o.cost for o in of_layer if o.choice == broken.plan[name])
-            for name, of_layer in zip(self.names, self.options, strict=True)
+            for name, of_layer in zip(self.problem.names, self.problem.options, strict=True)
         )
-        return tuple(name for name, option, cost in zip(self.names, taken, before, strict=True) if option.cost > cost)
+        return tuple(
+            name for name, option, cost in zip(self.problem.names, taken, before, strict=True) if option.cost > cost
+        )
 
 
 def _next(spent: float, used: float, low: float, high: float) -> float:

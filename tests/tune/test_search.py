@@ -20,7 +20,7 @@ from sparsify.cli import main
 from sparsify.graph import Linear
 from sparsify.rewrite import Choice
 from sparsify.tune import candidates
-from sparsify.tune.candidates import Kind, Times
+from sparsify.tune.candidates import Costs, Kind
 from tests import small
 
 FASTER = {
@@ -33,7 +33,7 @@ DATA = [small.feed(seed, 32) for seed in range(8)]
 
 def given_times(
     layers: Sequence[Linear], found: Sequence[Kind], tried: Sequence[Choice], **_: Any
-) -> dict[Kind, Times]:
+) -> dict[Kind, Costs]:
     """In proportion to the weights that are left, int8 at half of it."""
 
     def ms(kind: Kind, choice: Choice) -> float:
@@ -43,7 +43,7 @@ def given_times(
         factor = {"stock-int8": 0.5, "sparse-int8": 0.5, "stock-nbits8": 0.75, "stock-nbits4": 0.7}
         return density * kind.shape[0] * kind.shape[1] * factor.get(choice.format, 1)
 
-    return {kind: Times(kind.shape[0] * kind.shape[1], {c: ms(kind, c) for c in tried}) for kind in found}
+    return {kind: Costs(kind.shape[0] * kind.shape[1], {c: ms(kind, c) for c in tried}) for kind in found}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def _times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def search(budget: str, target: str = "portable", effort: int = 1) -> tune.Found:
     model = modelio.load(small.mlp())
-    return tune.search(model, DATA[:6], DATA[6:], [parse(budget)], target=target, threads=1, effort=effort)
+    return tune.search(model, DATA[:6], DATA[6:], [parse(budget)], tune.Settings(target=target, effort=effort))
 
 
 def test_what_it_returns_keeps_the_budget_on_the_samples_that_checked_it() -> None:
@@ -61,7 +61,7 @@ def test_what_it_returns_keeps_the_budget_on_the_samples_that_checked_it() -> No
     assert found.plan
     best = next(t for t in found.trials if t.plan == found.plan)
     assert best.passed
-    assert best.saved_ms == max(t.saved_ms for t in found.trials if t.passed)
+    assert best.saved == max(t.saved for t in found.trials if t.passed)
     model = modelio.load(small.mlp())
     changed = modelio.load(small.mlp())
     tune.build(changed, tune.pipeline("portable"), found.plan, DATA[:6])
@@ -72,7 +72,7 @@ def test_a_wider_budget_saves_more_time() -> None:
     saved = []
     for budget in ("cosine>=0.9999", "cosine>=0.99", "cosine>=0.8"):
         found = search(budget)
-        saved.append(max(t.saved_ms for t in found.trials if t.passed))
+        saved.append(max(t.saved for t in found.trials if t.passed))
     assert saved == sorted(saved)
     assert saved[0] < saved[-1]
 
@@ -95,7 +95,7 @@ def test_later_plans_name_the_layers_that_were_stepped_down() -> None:
 def test_the_stock_target_uses_nothing_of_ours() -> None:
     found = search("cosine>=0.9", target="stock")
     assert {choice.format for choice in found.plan.values()} == {"stock-int8"}
-    tried = {o.choice.format for of_layer in found.options.values() for o in of_layer[1:]}
+    tried = {o.choice.format for of_layer in found.problem.options for o in of_layer[1:]}
     assert tried == {"stock-int8", "stock-nbits4", "stock-nbits8"}
 
 
@@ -111,8 +111,8 @@ def test_weights_of_few_bits_are_candidates_that_a_plan_can_carry_out(monkeypatc
 
 def test_a_layer_that_is_sparse_already_may_lose_nothing() -> None:
     model = modelio.load(small.mlp(sparsity=0.8))
-    found = tune.search(model, DATA[:6], DATA[6:], [parse("max_abs<=1e-4")], target="portable", threads=1)
-    assert all(any(o.choice == Choice("sparse-fp32") and o.drift == 0 for o in x) for x in found.options.values())
+    found = tune.search(model, DATA[:6], DATA[6:], [parse("max_abs<=1e-4")], tune.Settings())
+    assert all(any(o.choice == Choice("sparse-fp32") and o.drift == 0 for o in x) for x in found.problem.options)
     assert found.plan
 
 
@@ -142,7 +142,7 @@ def test_optimize_refuses_a_budget_that_no_plan_keeps_and_names_the_closest_poin
 
 def test_the_last_resort_is_the_single_option_that_drifts_least() -> None:
     found = search("max_abs<=1e-9")
-    least = min(o.drift for of_layer in found.options.values() for o in of_layer[1:])
+    least = min(o.drift for of_layer in found.problem.options for o in of_layer[1:])
     taken = [name for name, choice in found.trials[-1].plan.items() if choice.format]
     assert len(taken) == 1
     assert found.trials[-1].limit == least

@@ -1,0 +1,190 @@
+"""What each layer of a model may become: what that costs, and how far the model drifts by it. All of it is measured.
+
+1. Every form of every layer is timed (`candidates`), taken from a file of costs, or weighed where size is the goal.
+2. How far the whole model drifts when one layer alone is pruned is measured (`sparsify.sensitivity`); what low
+   precision alone adds is measured for all layers together and shared out evenly: it is small beside pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from sparsify import graph, sensitivity
+from sparsify.audit import DriftReport, audit
+from sparsify.data import Feed
+from sparsify.errors import InputError
+from sparsify.graph import Linear
+from sparsify.machine import learning_memory
+from sparsify.patterns import Pattern
+from sparsify.pipeline import Pipeline, parse
+from sparsify.pipeline.run import Progress, observe_rows, silence
+from sparsify.resume import Saved
+from sparsify.rewrite import Choice
+from sparsify.solvers.allocate import Curve
+from sparsify.tune import candidates
+from sparsify.tune.candidates import Costs, Kind
+from sparsify.tune.knapsack import Option
+from sparsify.tune.plan import EXACT, LOWER, PREPARE, STOCK, build, pipeline
+
+GOALS = ("latency", "size")
+_MARGIN = 1.05  # times cheaper than the layer as it is, or not worth a drift; measurements repeat to a few per cent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search goes about it.
+
+    Attributes:
+        target: `portable` or `stock`.
+        threads: that the model will run on.
+        rows: that layers will see; those in the data if None.
+        memory: MiB to keep while learning from data; a quarter of the machine's if None.
+        effort: 0 to 3: how many sparsities and how many plans are tried.
+        seed: of the audits' bootstrap.
+        goal: `latency` or `size`: what is to be little.
+        costs: measured times, of whatever machine; they are measured here if None.
+        progress: told what is under way.
+    """
+
+    target: str = "portable"
+    threads: int = 1
+    rows: int | None = None
+    memory: int | None = None
+    effort: int = 1
+    seed: int = 0
+    goal: str = "latency"
+    costs: Mapping[Kind, Costs] | None = None
+    progress: Progress = silence
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """All passes that a plan may need."""
+        return pipeline(self.target, self.memory)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What there is to choose.
+
+    Attributes:
+        names: of the layers.
+        options: of each layer, the first of which leaves it.
+        left: what each layer costs as it is, milliseconds or bytes.
+    """
+
+    names: tuple[str, ...] = ()
+    options: tuple[tuple[Option, ...], ...] = ()
+    left: tuple[float, ...] = field(default=())
+
+    @property
+    def by_name(self) -> dict[str, tuple[Option, ...]]:
+        """Options by layer."""
+        return dict(zip(self.names, self.options, strict=True))
+
+
+def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Problem:
+    """Measure what the linear layers of the main graph of `model` may become, with feeds to learn from.
+
+    Raises:
+        InputError: a file of costs lacks a class of layers.
+    """
+    prepared, layers, kinds = classes(model, learn[0], settings)
+    if not layers:
+        return Problem()
+    costs = _costs(layers, kinds, settings)
+    worth = [{c: x for c, x in costs[k].by_choice.items() if x * _MARGIN <= costs[k].left} for k in kinds]
+    prunes = any(choice.pattern is not None for of_kind in worth for choice in of_kind)
+    curves = _curves(prepared, layers, learn, settings) if prunes else {}
+    names = [layer.name for layer in layers]
+    formats = dict.fromkeys(c.format for of_kind in worth for c in of_kind if c.format != EXACT)
+    rounding = {f: _rounding(prepared, names, f, learn, settings) for f in formats}
+    options = []
+    for layer, kind, of_kind in zip(layers, kinds, worth, strict=True):
+        of_layer = [Option(Choice(), costs[kind].left, 0.0)]
+        curve = curves.get(layer.name)
+        for choice, cost in of_kind.items():
+            if choice.pattern is not None and curve is None:
+                continue
+            pruning = 0.0 if choice.pattern is None or curve is None else curve.at(choice.pattern.sparsity or 0.0)
+            of_layer.append(Option(choice, cost, pruning + rounding.get(choice.format, 0.0)))
+        options.append(tuple(of_layer))
+    return Problem(tuple(names), tuple(options), tuple(costs[kind].left for kind in kinds))
+
+
+def classes(
+    model: ir.Model, sample: Feed | None, settings: Settings
+) -> tuple[ir.Model, list[Linear], list[candidates.Kind]]:
+    """`model` as the passes before any choice leave it, its layers, and the class of each."""
+    prepared = model.clone()
+    Pipeline(parse(PREPARE)).run(prepared, sample=sample, progress=settings.progress)
+    if settings.rows is None and sample is not None:
+        observe_rows(prepared, sample)
+    layers = [x for x in graph.linear_layers(prepared) if x.node.graph is prepared.graph]
+    return prepared, layers, candidates.kinds(prepared, layers, settings.rows)
+
+
+def _costs(layers: Sequence[Linear], kinds: Sequence[Kind], settings: Settings) -> Mapping[Kind, Costs]:
+    tried = candidates.choices(settings.target, settings.effort)
+    if settings.goal == "size":
+        return candidates.weigh(layers, kinds, tried)
+    if settings.costs is None:
+        return candidates.measure(layers, kinds, tried, threads=settings.threads, progress=settings.progress)
+    for kind in kinds:
+        if kind not in settings.costs:
+            raise InputError(
+                f"no costs of a layer of {kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows, {_text(kind)}",
+                where="--costs",
+                hint="`sparsify doctor --profile FILE --model MODEL`, with the same --data or --rows, measures them",
+            )
+    formats = STOCK if settings.target == "stock" else LOWER
+    patterns = {None, *candidates.patterns(settings.effort)}
+    return {kind: _allowed(settings.costs[kind], formats, patterns) for kind in kinds}
+
+
+def _allowed(costs: Costs, formats: Collection[str], patterns: Collection[Pattern | None]) -> Costs:
+    allowed = {c: cost for c, cost in costs.by_choice.items() if c.format in formats and c.pattern in patterns}
+    return Costs(costs.left, allowed)
+
+
+def _text(kind: Kind) -> str:
+    after = kind.activation.value or "no activation"
+    return f"{'a' if kind.biased else 'no'} bias, {after}, {kind.density:.0%} non-zeros"
+
+
+def _curves(
+    prepared: ir.Model, layers: Sequence[Linear], learn: Sequence[Feed], settings: Settings
+) -> dict[str, Curve]:
+    """Drift over sparsity, by layer; layers whose weights must not be changed are not in it."""
+    goals = [(p, p.sparsity or 0.0) for p in candidates.probed(settings.effort)]
+    saved = Saved.of(("sensitivity", goals), prepared, learn)
+    measured = sensitivity.measure(
+        prepared,
+        layers,
+        learn,
+        goals,
+        memory=learning_memory(settings.memory),
+        threads=settings.threads,
+        saved=saved,
+        progress=settings.progress,
+    )
+    saved.clear()
+    # Layers that share a weight share its drift.
+    return {name: one.curve for one in measured for name in one.names}
+
+
+def _rounding(
+    prepared: ir.Model, names: Sequence[str], format_: str, learn: Sequence[Feed], settings: Settings
+) -> float:
+    """What one layer in this format adds to the drift: an even share of what all of them do."""
+    rounded = prepared.clone()
+    build(rounded, pipeline("portable"), dict.fromkeys(names, Choice(format_)), [])
+    return _energy(audit(prepared, rounded, learn[: sensitivity.PROBES], threads=settings.threads)) / len(names)
+
+
+def _energy(found: DriftReport) -> float:
+    """||y' - y||^2 / ||y||^2, the mean over the float outputs."""
+    shares = [o.metrics["relative_l2"].value ** 2 for o in found.outputs.values() if "relative_l2" in o.metrics]
+    return sum(shares) / len(shares) if shares else 0.0
