@@ -139,9 +139,9 @@ def test_size_is_weighed_and_not_timed(file: Path) -> None:
 
 def test_a_plan_weighs_what_was_predicted() -> None:
     model = modelio.load(small.mlp())
-    prepared = tune.problem(model, DATA[:6], tune.Settings(goal="size"))
+    prepared = tune.problem(model, DATA[:6], tune.Settings(goal="size", effort=0))
     for name, options in prepared.by_name.items():
-        for option in options[1:]:
+        for option in options[1::3]:
             changed = modelio.load(small.mlp())
             tune.build(changed, tune.pipeline("portable"), {name: option.choice}, DATA[:6])
             before, after = (
