@@ -127,7 +127,7 @@ def weigh(layers: Sequence[Linear], found: Sequence[Kind], tried: Sequence[Choic
     for kind, layer in _first(layers, found).items():
         weight = layer.matrix()
         bias = np.full(kind.shape[1], float(kind.biased), np.float32)
-        forms = {choice: _rewritten(_pruned(weight, choice), bias, kind, choice) for choice in tried}
+        forms = {choice: form(_pruned(weight, choice), bias, kind.activation, choice) for choice in tried}
         dense = layer.tensor.nbytes + (bias.nbytes if kind.biased else 0)
         sizes[kind] = Costs(dense, {choice: _bytes(form) for choice, form in forms.items()})
     return sizes
@@ -156,16 +156,18 @@ def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: 
         matrix,
         bias,
         kind.activation,
-        lambda: _rewritten(matrix, bias, kind, choice),
+        lambda: form(matrix, bias, kind.activation, choice),
         str(choice),
         rows=kind.rows,
         threads=threads,
     )
 
 
-def _rewritten(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], kind: Kind, choice: Choice) -> ir.Model:
-    """The one-layer model as the pipeline would make it."""
-    model = cost.dense_model(matrix, bias, kind.activation)
+def form(
+    matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], activation: ops.Activation, choice: Choice
+) -> ir.Model:
+    """The one-layer model X [M, K] -> Y [M, N] as the pipeline would make it; W [K, N] is pruned already."""
+    model = cost.dense_model(matrix, bias, activation)
     for one in (LOWER[choice.format], *FUSE):
         one(model)
     return model

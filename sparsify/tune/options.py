@@ -1,8 +1,8 @@
 """What each layer of a model may become: what that costs, and how far the model drifts by it. All of it is measured.
 
 1. Every form of every layer is timed (`candidates`), taken from a file of costs, or weighed where size is the goal.
-2. How far the whole model drifts when one layer alone is pruned is measured (`sparsify.sensitivity`); what low
-   precision alone adds is measured for all layers together and shared out evenly: it is small beside pruning.
+2. How far the whole model drifts when one layer alone is pruned is measured (`sparsify.sensitivity`), and when it alone
+   runs in low precision (`rounding`). A layer that does both is taken to drift by the sum.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from sparsify.pipeline.run import Progress, observe_rows, silence
 from sparsify.resume import Saved
 from sparsify.rewrite import Choice
 from sparsify.solvers.allocate import Curve
-from sparsify.tune import candidates
+from sparsify.tune import candidates, rounding
 from sparsify.tune.candidates import Costs, Kind
 from sparsify.tune.knapsack import Option
 from sparsify.tune.plan import EXACT, LOWER, PREPARE, STOCK, build, pipeline
 
 GOALS = ("latency", "size")
+_ROUNDED_FEEDS = 2  # that low precision is tried on: its drift varies less with the data than that of pruning
 _MARGIN = 1.05  # times cheaper than the layer as it is, or not worth a drift; measurements repeat to a few per cent
 
 
@@ -99,8 +100,8 @@ def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Probl
     prunes = any(choice.pattern is not None for of_kind in worth for choice in of_kind)
     curves = _curves(prepared, layers, learn, settings) if prunes else {}
     names = [layer.name for layer in layers]
-    formats = dict.fromkeys(c.format for of_kind in worth for c in of_kind if c.format != EXACT)
-    rounding = {f: _rounding(prepared, names, f, learn, settings) for f in formats}
+    formats = [dict.fromkeys(c.format for c in of_kind if c.format != EXACT) for of_kind in worth]
+    rounded = _rounding(prepared, dict(zip(layers, formats, strict=True)), learn, settings)
     options = []
     for layer, kind, of_kind in zip(layers, kinds, worth, strict=True):
         of_layer = [Option(Choice(), costs[kind].left, 0.0)]
@@ -109,7 +110,7 @@ def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Probl
             if choice.pattern is not None and curve is None:
                 continue
             pruning = 0.0 if choice.pattern is None or curve is None else curve.at(choice.pattern.sparsity or 0.0)
-            of_layer.append(Option(choice, cost, pruning + rounding.get(choice.format, 0.0)))
+            of_layer.append(Option(choice, cost, pruning + rounded.get((layer.name, choice.format), 0.0)))
         options.append(tuple(of_layer))
     return Problem(tuple(names), tuple(options), tuple(costs[kind].left for kind in kinds))
 
@@ -120,7 +121,7 @@ def classes(
     """`model` as the passes before any choice leave it, its layers, and the class of each."""
     prepared = model.clone()
     Pipeline(parse(PREPARE)).run(prepared, sample=sample, progress=settings.progress)
-    if settings.rows is None and sample is not None:
+    if sample is not None:
         observe_rows(prepared, sample)
     layers = [x for x in graph.linear_layers(prepared) if x.node.graph is prepared.graph]
     return prepared, layers, candidates.kinds(prepared, layers, settings.rows)
@@ -176,12 +177,29 @@ def _curves(
 
 
 def _rounding(
-    prepared: ir.Model, names: Sequence[str], format_: str, learn: Sequence[Feed], settings: Settings
+    prepared: ir.Model, wanted: Mapping[Linear, Collection[str]], learn: Sequence[Feed], settings: Settings
+) -> dict[tuple[str, str], float]:
+    """Drift by layer and format, of one layer alone; where it cannot be seen, an even share of that of all together."""
+    feeds = learn[:_ROUNDED_FEEDS]
+    seen = {x: formats for x, formats in wanted.items() if formats and rounding.measurable(x, prepared.graph)}
+    saved = Saved.of("rounding", prepared, feeds)
+    memory = learning_memory(settings.memory)
+    found = rounding.measure(prepared, seen, feeds, memory=memory, threads=settings.threads, saved=saved)
+    saved.clear()
+    hidden = {layer: formats for layer, formats in wanted.items() if layer not in seen}
+    for format_ in dict.fromkeys(f for formats in hidden.values() for f in formats):
+        share = _together(prepared, [x.name for x in wanted], format_, feeds, settings) / len(wanted)
+        found |= {(layer.name, format_): share for layer in hidden}
+    return found
+
+
+def _together(
+    prepared: ir.Model, names: Sequence[str], format_: str, feeds: Sequence[Feed], settings: Settings
 ) -> float:
-    """What one layer in this format adds to the drift: an even share of what all of them do."""
+    """Drift with all layers in that format."""
     rounded = prepared.clone()
     build(rounded, pipeline("portable"), dict.fromkeys(names, Choice(format_)), [])
-    return _energy(audit(prepared, rounded, learn[: sensitivity.PROBES], threads=settings.threads)) / len(names)
+    return _energy(audit(prepared, rounded, feeds, threads=settings.threads))
 
 
 def _energy(found: DriftReport) -> float:
