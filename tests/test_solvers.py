@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsify.patterns import Pattern
-from sparsify.solvers import admm, magnitude, obs
+from sparsify.solvers import admm, best, magnitude, obs
+from sparsify.solvers.factors import Factors
 from sparsify.solvers.moments import normalized, relative_error
 from sparsify.solvers.refit import refit
 from tests.solvers.inputs import correlated
@@ -106,3 +107,22 @@ def test_same_input_same_bytes() -> None:
     w, _, h = correlated(300, 128, 16)
     first, second = (admm.prune(w, h, Pattern.parse("16:64"))[1] for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("solver", [admm.prune, obs.prune], ids=["admm", "obs"])
+def test_weights_of_inputs_that_hardly_move_do_not_grow(solver) -> None:
+    """Fewer tokens than inputs: any error on them could be fitted by huge weights of inputs that are nearly dead."""
+    w, x, _ = correlated(100, 256, 8)
+    x[:, ::4] *= 1e-4
+    _, pruned = solver(w, x.T @ x, Pattern.parse("32:64"))
+    assert np.abs(pruned).max() < 4 * np.abs(w).max()
+
+
+def test_what_is_learnt_from_few_tokens_holds_on_others() -> None:
+    w, x, _ = correlated(2500, 256, 32)
+    x[:, ::4] *= 1e-4
+    few, others = x[:100], x[100:]
+    h, truth = few.T @ few, others.T @ others
+    pattern = Pattern.parse("32:64")
+    found = best.prune(w, Factors(h), pattern, levels=127)
+    assert relative_error(w, found.weight, truth) < relative_error(w, magnitude.prune(w, pattern)[1], truth) / 4

@@ -13,7 +13,10 @@ from sparsify.solvers.moments import normalized
 
 F32 = npt.NDArray[np.float32]
 
-DAMPING = 0.01  # of H at unit diagonal: 1 % of an input's own energy
+DAMPING = 0.01  # of an input's own energy
+# Of the inputs' mean energy. With 500 digits for 3136 inputs, some of which hardly move, weights grew 300-fold without
+# it and the error on other digits was 0.134 (32:64, int8); with it 0.0006, where pruning by magnitude is at 0.006.
+FLOOR = 0.01
 
 
 class Factors:
@@ -21,8 +24,8 @@ class Factors:
 
     Attributes:
         given: H as it came.
-        moment: S^-1 H S^-1 + damping I float32, S = sqrt(diag H); see `moments.normalized`.
-        scale: S float32 [K].
+        moment: H at unit diagonal, damped, float32; see `moments.normalized`.
+        scale: S = sqrt(diag H) float32 [K].
         unscaled: S moment S: H with its damping, where weights are not scaled.
 
     Raises:
@@ -31,7 +34,7 @@ class Factors:
 
     def __init__(self, moment: npt.NDArray[np.floating], damping: float = DAMPING) -> None:
         self.given = moment
-        self.moment, self.scale = normalized(moment, damping)
+        self.moment, self.scale = normalized(moment, damping, FLOOR)
         self.unscaled: F32 = self.moment * self.scale[:, None] * self.scale
         self._inverses: dict[float, F32] = {}
         self._upper: F32 | None = None

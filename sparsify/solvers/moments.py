@@ -32,19 +32,28 @@ def relative_error(weight: Floats, changed: Floats, moment: Floats) -> float:
     return 0.0 if displaced <= 0 else float("inf")
 
 
-def normalized(moment: Floats, damping: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """H~ = S^-1 H S^-1 + damping I, float32 [K, K] with unit diagonal before damping, and S = sqrt(diag H) [K].
+def normalized(
+    moment: Floats, damping: float, floor: float = 0.0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """H~ = S^-1 (H + floor m I) S^-1 + damping I, float32 [K, K], and S = sqrt(diag H) [K]; m is the mean of diag H.
 
     Solving for S W under H~ is solving for W under H, with every input on the same scale. Dead inputs get S = 0
-    and stand alone in H~. Damping makes H~ positive definite when there were fewer tokens than inputs.
+    and stand alone in H~. Damping makes H~ positive definite when there were fewer tokens than inputs; the floor holds
+    back weights of inputs that hardly ever move, which would otherwise grow to whatever fits a few tokens.
 
     Raises:
         ValueError: H is not square or not finite.
     """
     if moment.ndim != 2 or moment.shape[0] != moment.shape[1] or not np.isfinite(moment).all():
         raise ValueError("a second moment must be a finite square matrix")
-    scale = np.sqrt(np.maximum(np.diag(moment).astype(np.float64), 0))
+    energy = np.maximum(np.diag(moment).astype(np.float64), 0)
+    scale = np.sqrt(energy)
     safe = np.where(scale > 0, scale, 1.0)
     out = moment / safe[:, None] / safe
-    out[np.diag_indices_from(out)] = 1.0 + damping
+    mean = energy[energy > 0].mean() if energy.any() else 0.0
+    held = np.minimum(np.divide(floor * mean, energy, out=np.zeros_like(energy), where=energy > 0), _MOST)
+    out[np.diag_indices_from(out)] = 1.0 + damping + held
     return out.astype(np.float32), scale.astype(np.float32)
+
+
+_MOST = 1e6  # times an input's own energy: more would be lost on float32
