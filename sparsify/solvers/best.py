@@ -26,6 +26,7 @@ from sparsify.parallel import in_order
 from sparsify.patterns import Mask, Pattern
 from sparsify.solvers import admm, obs
 from sparsify.solvers.factors import Factors
+from sparsify.solvers.moments import share
 from sparsify.solvers.quantize import quantize
 from sparsify.solvers.refit import refit
 from sparsify.solvers.rounding import round_kept
@@ -68,8 +69,8 @@ def prune(weight: F32, factors: Factors, pattern: Pattern, sparsity: float = 0.0
     return Found(
         np.concatenate([np.zeros((len(weight), 0), bool), *(part.mask for part in parts)], axis=1),
         np.concatenate([weight[:, :0], *(part.weight for part in parts)], axis=1),
-        _share(own, energy),
-        _share(surgeon, energy),
+        share(own, energy),
+        share(surgeon, energy),
         sum(part.won for part in parts) / max(weight.shape[1], 1),
     )
 
@@ -118,9 +119,3 @@ def _errors(weight: F32, changed: F32, factors: Factors) -> F64:
     """e_n float64 [n]."""
     displacement = changed.astype(np.float64) - weight
     return np.asarray(np.einsum("kn,kn->n", displacement, factors.given @ displacement), np.float64)
-
-
-def _share(displaced: float, energy: float) -> float:
-    if energy > 0:
-        return max(displaced, 0.0) / energy
-    return 0.0 if displaced <= 0 else float("inf")

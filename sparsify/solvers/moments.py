@@ -26,7 +26,11 @@ def relative_error(weight: Floats, changed: Floats, moment: Floats) -> float:
     moment64, weight64 = moment.astype(np.float64), weight.astype(np.float64)
     displacement = changed.astype(np.float64) - weight64
     displaced = float(np.einsum("kn,kn->", displacement, moment64 @ displacement))
-    energy = float(np.einsum("kn,kn->", weight64, moment64 @ weight64))
+    return share(displaced, float(np.einsum("kn,kn->", weight64, moment64 @ weight64)))
+
+
+def share(displaced: float, energy: float) -> float:
+    """Of energy what was displaced; 0 when nothing was, infinity when there was no energy and something was."""
     if energy > 0:
         return max(displaced, 0.0) / energy
     return 0.0 if displaced <= 0 else float("inf")
