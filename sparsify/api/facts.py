@@ -80,9 +80,10 @@ def drift(found: DriftReport) -> dict[str, Any]:
 def verdict(found: dict[str, Any]) -> str:
     """What the budgets say, in one sentence."""
     verdicts = found.get("verdicts") or []
-    broken = [v["what"] for v in verdicts if not v["passed"]]
-    if broken:
-        return f"over budget: {'; '.join(broken)}"
+    said = {state: "; ".join(v["what"] for v in verdicts if v["state"] == state) for state in ("failed", "undecided")}
+    if any(said.values()):
+        heads = {"failed": "over budget", "undecided": "undecided"}
+        return "; ".join(f"{heads[state]}: {what}" for state, what in said.items() if what)
     return "inside every budget" if verdicts else "no budget was set"
 
 

@@ -12,8 +12,9 @@ from sparsify import data, runtime
 from sparsify.audit import kinds as kinds_
 from sparsify.audit import metrics
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
+from sparsify.audit.judging import check_outputs, judge
 from sparsify.audit.output import Output
-from sparsify.audit.report import DriftReport, check_outputs, judge
+from sparsify.audit.report import DriftReport
 from sparsify.budget import Budget
 from sparsify.data import Feed
 from sparsify.errors import InputError

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.metrics import CONFIDENCE, Estimate
 from sparsify.audit.persample import PerSample
-from sparsify.budget import METRICS, Budget
-from sparsify.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,8 @@ class Verdict:
         what: one sentence for people.
         reason: why it is demanded, where the budget says so.
         value, limit: the metric over the samples, and the worst that is allowed; None of `finite`.
+        undecided: the value is inside and the bound is not: there are too few samples to tell.
+        n_needed: samples that would decide, about; None where it is decided, or no number of samples would.
     """
 
     demand: str
@@ -80,6 +79,13 @@ class Verdict:
     reason: str = ""
     value: float | None = None
     limit: float | None = None
+    undecided: bool = False
+    n_needed: int | None = None
+
+    @property
+    def state(self) -> str:
+        """`passed`, `failed` or `undecided`."""
+        return "passed" if self.passed else "undecided" if self.undecided else "failed"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it; a figure that is not finite is null."""
@@ -90,6 +96,8 @@ class Verdict:
             "limit": None if self.limit is None else _finite(self.limit),
             "bound": _finite(self.bound),
             "passed": self.passed,
+            "state": self.state,
+            "n_needed": self.n_needed,
             "what": self.what,
             "reason": self.reason,
         }
@@ -119,13 +127,20 @@ class DriftReport:
         """Drift of each layer, in graph order; empty unless asked for."""
         return self.attribution.rows if self.attribution else ()
 
+    @property
+    def state(self) -> str:
+        """`failed` if any verdict is, else `undecided` if any is, else `passed`."""
+        states = {v.state for v in self.verdicts}
+        return next((state for state in ("failed", "undecided") if state in states), "passed")
+
     def __bool__(self) -> bool:
-        return all(v.passed for v in self.verdicts)
+        return self.state == "passed"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON carries it. A value that is not finite is null."""
         return {
             "passed": bool(self),
+            "state": self.state,
             "outputs": {name: o.to_dict() for name, o in self.outputs.items()},
             "verdicts": [v.to_dict() for v in self.verdicts],
             "layers": [row.to_dict() for row in self.layers],
@@ -135,62 +150,6 @@ class DriftReport:
             "threads": self.threads,
             "confidence": CONFIDENCE,
         }
-
-
-def judge(outputs: Mapping[str, OutputDrift], budgets: Iterable[Budget]) -> tuple[Verdict, ...]:
-    """Verdicts on `outputs`, each by the bound that speaks against the candidate.
-
-    Raises:
-        UsageError: a budget for an output that is not there, or for a metric that no such output has.
-    """
-    verdicts = [
-        Verdict("finite", o.name, float(o.mismatches), False, _NOT_FINITE.format(o.name, o.mismatches))
-        for o in outputs.values()
-        if o.mismatches
-    ]
-    for budget in budgets:
-        verdicts += [_verdict(budget, o) for o in _about(budget, outputs)]
-    return tuple(verdicts)
-
-
-_NOT_FINITE = "`{}` has {} elements that are NaN or infinite in one model only"
-
-
-def check_outputs(budgets: Iterable[Budget], names: Iterable[str]) -> None:
-    """Refuse budgets for outputs that the model does not have.
-
-    Raises:
-        UsageError: names the outputs there are.
-    """
-    known = list(names)
-    for budget in budgets:
-        if budget.output is not None and budget.output not in known:
-            near = difflib.get_close_matches(budget.output, known, 1)
-            raise UsageError(
-                f"the model has no output `{budget.output}`",
-                where=f"budget `{budget}`",
-                hint=f"did you mean `{near[0]}`?" if near else f"its outputs are {', '.join(known)}",
-            )
-
-
-def _about(budget: Budget, outputs: Mapping[str, OutputDrift]) -> list[OutputDrift]:
-    chosen = [o for o in outputs.values() if budget.output in (None, o.name)]
-    found = [o for o in chosen if budget.metric in o.metrics]
-    if not found:
-        measured = sorted({m for o in chosen for m in o.metrics})
-        hint = f"measured there: {', '.join(measured)}" if measured else "that output was skipped"
-        if budget.metric == "top1_agreement" and budget.output is None:
-            hint = f"name an output whose last axis are classes: `top1_agreement@OUTPUT>={budget.limit!r}`"
-        raise UsageError(f"no output has `{budget.metric}`", where=f"budget `{budget}`", hint=hint)
-    return found
-
-
-def _verdict(budget: Budget, output: OutputDrift) -> Verdict:
-    metric, estimate = METRICS[budget.metric], output.metrics[budget.metric]
-    bound, side = (estimate.low, "at least") if metric.higher_is_better else (estimate.high, "at most")
-    what = f"`{budget.metric}` of `{output.name}` is {side} {bound:.6g}, allowed {metric.sign} {budget.limit:g}"
-    passed = budget.allows(bound)
-    return Verdict(str(budget), output.name, bound, passed, what, budget.reason, estimate.value, budget.limit)
 
 
 def _finite(value: float) -> float | None:

@@ -66,6 +66,8 @@ def run(
         found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, progress=listener, **asked)
     talk.deliver(found, reports, junit, time.perf_counter() - start)
     if not found["accepted"]:
-        talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: --layers shows where the drift comes from")
+        undecided = found["drift"]["state"] == "undecided"
+        hint = "judge on more samples" if undecided else "--layers shows where the drift comes from"
+        talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: {hint}")
         return int(ExitStatus.REFUSED)
     return int(ExitStatus.OK)

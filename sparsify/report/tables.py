@@ -99,10 +99,12 @@ def _drift(report: Report) -> Iterator[Table]:
     ]
     yield Table("Drift", ("output", ">samples", "metric", ">value", ">95 % interval"), tuple(rows))
     verdicts = [
-        (v["budget"], v["output"], units.number(v["bound"]), "holds" if v["passed"] else "BROKEN")
-        for v in drift.get("verdicts") or []
+        (v["budget"], v["output"], units.number(v["bound"]), STATES[v["state"]]) for v in drift.get("verdicts") or []
     ]
     yield Table("Budgets", ("budget", "output", ">bound against it", "verdict"), tuple(verdicts))
+
+
+STATES = {"passed": "holds", "failed": "BROKEN", "undecided": "UNDECIDED"}
 
 
 def _figure(value: float | str | None, output: dict[str, Any]) -> str:

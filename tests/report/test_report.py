@@ -43,7 +43,14 @@ def found() -> dict[str, Any]:
             "samples": 32,
             "outputs": {"logits": {"samples": 32, "metrics": {"cosine": {"value": 0.98, "low": 0.97, "high": 0.99}}}},
             "verdicts": [
-                {"budget": "cosine>=0.999", "output": "logits", "bound": 0.97, "passed": False, "what": "too far"}
+                {
+                    "budget": "cosine>=0.999",
+                    "output": "logits",
+                    "bound": 0.97,
+                    "passed": False,
+                    "state": "failed",
+                    "what": "too far",
+                }
             ],
         },
         "passes": [
