@@ -63,8 +63,20 @@ METRICS: dict[str, Metric] = {
         Metric("neighbour_agreement", True, 0, 1, "share of a sample's ten nearest samples that stay among them"),
         Metric("box_iou", True, 0, 1, "intersection over union of a box before and after, averaged"),
         Metric("agreement", True, 0, 1, "share of integer or bool elements that stay the same"),
+        Metric("accuracy_drop", False, -1, 1, "share of right classes, the base's less the candidate's; needs labels"),
+        Metric("f1_drop", False, -1, 1, "macro F1 of the base less that of the candidate; needs labels"),
+        Metric("spearman_drop", False, -2, 2, "rank correlation with labels, the base's less the candidate's"),
     )
 }
+_OURS = frozenset(METRICS)
+
+
+def add(metric: Metric) -> bool:
+    """Let budgets know a metric that somebody brings, from now on; False where one of ours has its name."""
+    if metric.name in _OURS:
+        return False
+    METRICS[metric.name] = metric
+    return True
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Budget:
             _refuse(
                 str(self),
                 f"`{self.metric}` is between {metric.low:g} and {metric.high:g}, got {self.limit:g}",
-                f"for example `{self.metric}{metric.sign}{_EXAMPLES[self.metric]}`",
+                f"for example `{self.metric}{metric.sign}{_EXAMPLES.get(self.metric, 1)}`",
             )
 
     def __str__(self) -> str:
@@ -150,6 +162,9 @@ _EXAMPLES = {
     "neighbour_agreement": "0.9",
     "box_iou": "0.95",
     "agreement": "0.99",
+    "accuracy_drop": "0.01",
+    "f1_drop": "0.01",
+    "spearman_drop": "0.01",
 }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from sparsify import budgetfile, modelio
 from sparsify.api import baselines, facts, intake
 from sparsify.api.samples import DataSource, read
-from sparsify.audit import DriftReport
+from sparsify.audit import DriftReport, usermetrics
 from sparsify.audit import audit as compare
+from sparsify.audit import labels as labels_
 from sparsify.audit.attribution import MEMORY, THRESHOLD
 from sparsify.audit.changes import changes
 from sparsify.budget import Budget
@@ -30,6 +33,9 @@ def audit(
     data: DataSource,
     budget: str | Sequence[str] = (),
     *,
+    kinds: Mapping[str, str] | None = None,
+    labels: str | Path | npt.ArrayLike | None = None,
+    metrics: Sequence[str | usermetrics.Function] = (),
     layers: bool = False,
     memory: int = MEMORY,
     threshold: float = THRESHOLD,
@@ -45,6 +51,10 @@ def audit(
         candidate: the model to judge.
         data: as in `optimize`.
         budget: what the drift must keep to, such as "cosine>=0.99", or a `.toml` file of budgets.
+        kinds: what outputs are, by name, such as {"y": "logits"}, where it cannot be seen (`sparsify.audit.kinds`).
+        labels: what is right, one a sample: an array, `FILE` or `OUTPUT=FILE` (`sparsify.audit.labels`).
+        metrics: of your own: functions of (base's outputs, candidate's outputs, inputs) of one sample that return a
+            number, or `MODULE:FUNCTION` (`sparsify.audit.usermetrics`). Budgets call them by the function's name.
         layers: also measure each layer.
         memory: bytes that intermediate values of layers may take at a time; weights come on top.
         threshold: of accumulated drift (relative L2), to name the first layer over it.
@@ -57,7 +67,11 @@ def audit(
         UsageError: a budget that makes no sense.
         InputError: models, data or a baseline that cannot be used, or that do not belong together.
     """
+    measures = [usermetrics.load(given) for given in metrics]  # budgets may be about them
     wanted = budgets(budget)
+    right_answers = None
+    if labels is not None:
+        right_answers = labels_.read(labels) if isinstance(labels, (str, Path)) else labels_.of(labels)
     accepted = None if baseline is None else baselines.read(baseline)
     right = intake.load(base)
     samples = read(data, right)
@@ -68,6 +82,9 @@ def audit(
         intake.load(candidate),
         samples,
         budgets=wanted,
+        kinds=kinds,
+        labels=right_answers,
+        measures=measures,
         layers=layers,
         memory=memory,
         threshold=threshold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from sparsify.audit import kinds as kinds_
 from sparsify.audit import metrics
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
 from sparsify.audit.judging import check_outputs, judge
+from sparsify.audit.labels import Labels
 from sparsify.audit.output import Output
-from sparsify.audit.report import DriftReport
+from sparsify.audit.report import DriftReport, OutputDrift, Whole
+from sparsify.audit.truth import Answers, Truth
+from sparsify.audit.usermetrics import UserMetric, UserTally
 from sparsify.budget import Budget
 from sparsify.data import Feed
-from sparsify.errors import InputError
+from sparsify.errors import InputError, UsageError
 from sparsify.runtime import Session, Source
 
 Progress = Callable[[str, int, int], None]
@@ -30,6 +34,8 @@ def audit(
     *,
     budgets: Iterable[Budget | str] = (),
     kinds: Mapping[str, str] | None = None,
+    labels: Labels | None = None,
+    measures: Sequence[UserMetric] = (),
     layers: bool = False,
     memory: int = MEMORY,
     threshold: float = THRESHOLD,
@@ -48,6 +54,8 @@ def audit(
         feeds: data that took no part in making the candidate.
         budgets: what is allowed; without any, only new or lost NaNs and infinities fail.
         kinds: what outputs are, by name, where `sparsify.audit.kinds` would decide otherwise.
+        labels: what is right, to see which of the two models is nearer to it.
+        measures: metrics that somebody brings.
         layers: also where the drift arises, a row a node; takes several runs over the data.
         memory: bytes that intermediate values may take for that; the models' weights come on top.
         threshold: of drift, to name the first layer over it.
@@ -72,12 +80,21 @@ def audit(
     kinds_.check(kinds or {}, names)
     asked = {name: [b.metric for b in wanted if b.output == name] for name in names}
     outputs = {name: Output(name, seed, (kinds or {}).get(name), asked[name]) for name in names}
+    if labels is not None and labels.output is not None and labels.output not in names:
+        raise UsageError(
+            f"the model has no output `{labels.output}`", where=labels.where, hint=f"its outputs are {', '.join(names)}"
+        )
+    answers = None if labels is None else Answers(labels, seed)
+    tally = UserTally(measures)
     for index, feed in enumerate(feeds):
-        _compare(old, new, feed, outputs)
+        _compare(old, new, feed, outputs, answers, tally)
         if progress is not None:
             progress("outputs", index + 1, len(feeds))
     measured = {name: output.summary() for name, output in outputs.items() if output.measured}
     notes = [note for output in outputs.values() for note in output.notes()]
+    truths = () if answers is None else answers.truths()
+    measured = {name: _with_drops(found, truths) for name, found in measured.items()}
+    whole = Whole(tally.samples, tally.estimates(seed)) if tally.samples else None
     if not measured:
         raise InputError(f"nothing could be compared: {'; '.join(notes)}", where="audit")
     del old, new  # the layers' sessions take their place in memory
@@ -85,10 +102,18 @@ def audit(
     if layers:
         found = drift_of_layers(base, candidate, feeds, threads, native, progress, memory=memory, threshold=threshold)
         notes += found.notes
-    return DriftReport(measured, judge(measured, wanted), found, tuple(notes), seed, threads)
+    verdicts = judge(measured, wanted, whole)
+    return DriftReport(measured, verdicts, found, tuple(notes), seed, threads, whole, truths)
 
 
-def _compare(old: Session, new: Session, feed: Feed, outputs: Mapping[str, Output]) -> None:
+def _with_drops(output: OutputDrift, truths: Iterable[Truth]) -> OutputDrift:
+    drops = {f"{truth.figure}_drop": truth.drop for truth in truths if truth.output == output.name}
+    return replace(output, metrics={**output.metrics, **drops})
+
+
+def _compare(
+    old: Session, new: Session, feed: Feed, outputs: Mapping[str, Output], answers: Answers | None, tally: UserTally
+) -> None:
     rows = data.rows(feed, old.get_inputs())
     before, after = runtime.run(old, feed), runtime.run(new, feed)
     for name, output in outputs.items():
@@ -103,7 +128,10 @@ def _compare(old: Session, new: Session, feed: Feed, outputs: Mapping[str, Outpu
                 where=str(getattr(feed, "source", "a feed")),
                 hint="only models of the same interface can be compared",
             )
-        output.add(base, candidate, feed, rows)
+        samples = output.add(base, candidate, feed, rows)
+        if answers is not None:
+            answers.add(name, output.kind, base, candidate, samples)
+    tally.add(before, after, feed, rows)
 
 
 def _same_names(kind: str, base: Iterable[Any], candidate: Iterable[Any]) -> None:

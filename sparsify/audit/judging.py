@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from sparsify.audit.measures.estimate import NORMAL, Estimate
-from sparsify.audit.report import OutputDrift, Verdict
+from sparsify.audit.report import OutputDrift, Verdict, Whole
 from sparsify.budget import METRICS, Budget
 from sparsify.errors import UsageError
 
+Subject: TypeAlias = OutputDrift | Whole
 
-def judge(outputs: Mapping[str, OutputDrift], budgets: Iterable[Budget]) -> tuple[Verdict, ...]:
-    """Verdicts on `outputs`, each by the bound that speaks against the candidate.
+
+def judge(
+    outputs: Mapping[str, OutputDrift], budgets: Iterable[Budget], whole: Whole | None = None
+) -> tuple[Verdict, ...]:
+    """Verdicts on `outputs`, and on all of them together, each by the bound that speaks against the candidate.
 
     Raises:
         UsageError: a budget for an output that is not there, or for a metric that no such output has.
@@ -28,8 +33,9 @@ def judge(outputs: Mapping[str, OutputDrift], budgets: Iterable[Budget]) -> tupl
         for o in outputs.values()
         if o.mismatches
     ]
+    subjects: list[Subject] = [*outputs.values(), *([whole] if whole else [])]
     for budget in budgets:
-        verdicts += [_verdict(budget, o) for o in _about(budget, outputs)]
+        verdicts += [_verdict(budget, subject) for subject in _about(budget, subjects)]
     return tuple(verdicts)
 
 
@@ -53,19 +59,21 @@ def check_outputs(budgets: Iterable[Budget], names: Iterable[str]) -> None:
             )
 
 
-def _about(budget: Budget, outputs: Mapping[str, OutputDrift]) -> list[OutputDrift]:
-    chosen = [o for o in outputs.values() if budget.output in (None, o.name)]
+def _about(budget: Budget, subjects: Sequence[Subject]) -> list[Subject]:
+    chosen = [o for o in subjects if budget.output in (None, o.name)]
     found = [o for o in chosen if budget.metric in o.metrics]
     if not found:
         measured = sorted({m for o in chosen for m in o.metrics})
         hint = f"measured there: {', '.join(measured)}" if measured else "that output was skipped"
         if budget.metric == "top1_agreement" and budget.output is None:
             hint = f"name an output whose last axis are classes: `top1_agreement@OUTPUT>={budget.limit!r}`"
+        if budget.metric.endswith("_drop"):
+            hint = f"{hint}; `--labels FILE` says what is right"
         raise UsageError(f"no output has `{budget.metric}`", where=f"budget `{budget}`", hint=hint)
     return found
 
 
-def _verdict(budget: Budget, output: OutputDrift) -> Verdict:
+def _verdict(budget: Budget, output: Subject) -> Verdict:
     metric, estimate = METRICS[budget.metric], output.metrics[budget.metric]
     bound, side = (estimate.low, "at least") if metric.higher_is_better else (estimate.high, "at most")
     subject, allowed = f"`{budget.metric}` of `{output.name}` is", f"allowed {metric.sign} {budget.limit:g}"

@@ -36,8 +36,12 @@ class Output:
         self._sources: list[str | None] = []
         self._neighbours = Neighbours(seed)
 
-    def add(self, base: Array, candidate: Array, feed: Feed, rows: int | None) -> None:
-        """Take in one feed: outputs of one shape; `rows` is how many samples a leading axis counts, if one does."""
+    def add(self, base: Array, candidate: Array, feed: Feed, rows: int | None) -> int:
+        """Take in one feed: outputs of one shape; `rows` is how many samples a leading axis counts, if one does.
+
+        Returns:
+            How many samples the output has in it.
+        """
         aligned = rows is not None and base.ndim > 0 and base.shape[0] == rows
         samples = rows if aligned and rows is not None else 1
         extra: tuple[metrics.Rows, ...] = ()
@@ -51,6 +55,7 @@ class Output:
         self._tables.append(metrics.sums(base, candidate, samples, *extra))
         source = getattr(feed, "source", None)
         self._sources.append(None if source is None else str(source))
+        return samples
 
     @property
     def measured(self) -> bool:

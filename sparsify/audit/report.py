@@ -10,6 +10,7 @@ from typing import Any
 from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.metrics import CONFIDENCE, Estimate
 from sparsify.audit.persample import PerSample
+from sparsify.audit.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,28 @@ class OutputDrift:
             "exact": self.exact,
             "mismatches": self.mismatches,
             "unseen_share": self.unseen_share,
-            "metrics": {
-                name: {"value": _finite(e.value), "low": _finite(e.low), "high": _finite(e.high)}
-                for name, e in self.metrics.items()
-            },
+            "metrics": {name: figure.to_dict() for name, figure in self.metrics.items()},
             "per_sample": self.per_sample.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Metrics that are about all outputs together.
+
+    Attributes:
+        samples: over which they are taken.
+        metrics: by name.
+    """
+
+    samples: int
+    metrics: Mapping[str, Estimate]
+    name: str = "all outputs"
+    exact: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON carries it; a value that is not finite is null."""
+        return {"samples": self.samples, "metrics": {name: figure.to_dict() for name, figure in self.metrics.items()}}
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,8 @@ class DriftReport:
         outputs: by name.
         verdicts: one for each budget and output that it is about, and for each output that is not finite as it was.
         attribution: where the drift arises; None unless asked for.
+        whole: metrics that somebody brought, which are about all outputs together; None without any.
+        truths: both models against labels; empty without them.
         notes: what a reader must know to judge the numbers.
         seed, threads: of the bootstrap and of the sessions.
     """
@@ -121,6 +140,8 @@ class DriftReport:
     notes: tuple[str, ...]
     seed: int
     threads: int | None
+    whole: Whole | None = None
+    truths: tuple[Truth, ...] = ()
 
     @property
     def layers(self) -> tuple[LayerDrift, ...]:
@@ -142,6 +163,8 @@ class DriftReport:
             "passed": bool(self),
             "state": self.state,
             "outputs": {name: o.to_dict() for name, o in self.outputs.items()},
+            "whole": self.whole.to_dict() if self.whole else None,
+            "labels": [truth.to_dict() for truth in self.truths],
             "verdicts": [v.to_dict() for v in self.verdicts],
             "layers": [row.to_dict() for row in self.layers],
             "attribution": self.attribution.to_dict() if self.attribution else None,

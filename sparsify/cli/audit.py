@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsify.cli import options, talk
-from sparsify.errors import ExitStatus
+from sparsify.errors import ExitStatus, UsageError
 
 
 def run(
@@ -34,6 +34,33 @@ def run(
         Path | None,
         typer.Option("--junit", metavar="FILE", show_default=False, help="Write JUnit's XML, whatever FILE's name."),
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="OUTPUT=KIND",
+            show_default=False,
+            help="What an output is: logits, probabilities, scores, token_logits, embeddings, maps, boxes or other.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            show_default=False,
+            help="What is right, one a sample: .npy .npz .csv or .txt; OUTPUT=FILE where one output alone is meant.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="MODULE:FUNCTION",
+            show_default=False,
+            help="A metric of your own: (base, candidate, feed) of one sample to a number. Runs its code.",
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
     memory: Annotated[
         int | None,
@@ -55,7 +82,8 @@ def run(
 
     start = time.perf_counter()
     talk.check(reports, junit)
-    asked: dict[str, Any] = {"baseline": baseline}
+    asked: dict[str, Any] = {"baseline": baseline, "labels": labels, "metrics": metric or ()}
+    asked["kinds"] = dict(map(_kind, kind or ()))
     if memory is not None:
         asked["memory"] = memory * 2**20
     if threshold is not None:
@@ -71,3 +99,10 @@ def run(
         talk.complain(f"error: {found['summary']} ({candidate})\n\nhint: {hint}")
         return int(ExitStatus.REFUSED)
     return int(ExitStatus.OK)
+
+
+def _kind(text: str) -> tuple[str, str]:
+    output, sign, kind = text.rpartition("=")
+    if not sign or not output:
+        raise UsageError("a kind is OUTPUT=KIND", where=f"--kind {text}", hint="for example `--kind y=logits`")
+    return output, kind

@@ -44,6 +44,23 @@ def drift(figure: float | None) -> str:
     return "infinite" if figure is None else f"{figure:.3g}"
 
 
+def labels(found: list[dict[str, Any]]) -> Table:
+    """Both models against what is right."""
+    rows = [
+        (
+            row["output"],
+            row["figure"],
+            *(units.number(row[side]["value"]) for side in ("base", "candidate", "drop")),
+            f"{units.number(row['drop']['low'])} to {units.number(row['drop']['high'])}",
+            f"{row['p_value']:.2g}",
+        )
+        for row in found
+    ]
+    columns = ("output", "figure", ">base", ">candidate", ">drop", ">95 % interval", ">p")
+    tests = ", ".join(dict.fromkeys(f"{row['figure']}: {row['test']}" for row in found))
+    return Table(f"Against labels, {found[0]['samples'] if found else 0} ({tests})", columns, tuple(rows))
+
+
 def changes(report: Report) -> Iterator[Table]:
     """What differs between the two files."""
     found = report.get("changes")

@@ -71,6 +71,7 @@ def _audit(report: Report) -> dict[str, Any]:
         "histograms": {name: chart for name, chart in drawn.items() if chart},
         "worst": [(name, s, audit_tables.place(s)) for name, found in samples.items() for s in found["worst"]],
         "drift_table": known.get("Drift"),
+        "labels_table": known.get("Against labels"),
         "changes": [known[t] for t in ("Files", "Operators that differ") if t in known],
         "weights": [
             audit_tables.weight_cells(row)

@@ -89,15 +89,17 @@ def _drift(report: Report) -> Iterator[Table]:
     rows = [
         (
             output,
+            found.get("kind") or "",
             str(found["samples"]),
             metric,
             _figure(figure["value"], found),
             f"{_figure(figure['low'], found)} to {_figure(figure['high'], found)}",
         )
-        for output, found in drift["outputs"].items()
+        for output, found in [*drift["outputs"].items(), *([("all", drift["whole"])] if drift.get("whole") else [])]
         for metric, figure in found["metrics"].items()
     ]
-    yield Table("Drift", ("output", ">samples", "metric", ">value", ">95 % interval"), tuple(rows))
+    yield Table("Drift", ("output", "kind", ">samples", "metric", ">value", ">95 % interval"), tuple(rows))
+    yield audit_tables.labels(drift.get("labels") or [])
     verdicts = [
         (v["budget"], v["output"], units.number(v["bound"]), STATES[v["state"]]) for v in drift.get("verdicts") or []
     ]

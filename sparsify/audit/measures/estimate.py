@@ -45,6 +45,11 @@ class Estimate:
     high: float
     effective: float | None = field(default=None, compare=False)
 
+    def to_dict(self) -> dict[str, float | None]:
+        """As JSON carries it; a figure that is not finite is null."""
+        figures = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: figure if math.isfinite(figure) else None for name, figure in figures.items()}
+
 
 def rate(hits: Floats, rows: Floats) -> Estimate:
     """The rate sum(hits) / sum(rows) of samples [n], each with `hits` of `rows`."""
