@@ -9,6 +9,7 @@ from typing import Any
 from sparsify.api import facts, intake
 from sparsify.api.samples import DataSource, read
 from sparsify.benchmark import bench
+from sparsify.data import Reading
 from sparsify.machine import threads as default_threads
 
 
@@ -18,6 +19,7 @@ def compare(
     *,
     threads: int | None = None,
     seed: int = 0,
+    reading: Reading | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """What `sparsify bench` reports: the models timed in turns, the first being what others are compared with.
@@ -27,6 +29,7 @@ def compare(
         data: as in `optimize`; synthetic inputs if not given.
         threads: of the sessions; one for each physical core if not given.
         seed: of synthetic inputs.
+        reading: as in `optimize`.
         progress: called with (rounds done, rounds in all).
 
     Raises:
@@ -34,7 +37,7 @@ def compare(
     """
     threads = threads or default_threads()
     loaded = [intake.load(path) for path in models]  # says more about a bad file than onnxruntime does
-    feeds = None if data is None else read(data, loaded[0])
+    feeds = None if data is None else read(data, loaded[0], reading)
     found = bench(list(models), feeds, threads, seed=seed, progress=progress).to_dict()
     fastest = max(found["models"], key=lambda m: float(m["speedup"]["median"]))
     return {

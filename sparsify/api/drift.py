@@ -19,7 +19,7 @@ from sparsify.audit.attribution import MEMORY, THRESHOLD
 from sparsify.audit.changes import changes
 from sparsify.budget import Budget
 from sparsify.budget import parse as parse_budget
-from sparsify.data import digest
+from sparsify.data import Reading, digest
 from sparsify.modelio import Source
 from sparsify.pipeline.run import Progress
 
@@ -41,6 +41,7 @@ def audit(
     threshold: float = THRESHOLD,
     seed: int = 0,
     threads: int = THREADS,
+    reading: Reading | None = None,
     baseline: str | Path | None = None,
     progress: Progress | None = None,
 ) -> DriftReport:
@@ -60,6 +61,7 @@ def audit(
         threshold: of accumulated drift (relative L2), to name the first layer over it.
         seed: of the bootstrap.
         threads: onnxruntime's. With one, two runs give the same figures; with more, last digits may depend on it.
+        reading: as in `optimize`.
         baseline: the JSON report of an accepted candidate on the same base and data, to be no worse than.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -74,7 +76,7 @@ def audit(
         right_answers = labels_.read(labels) if isinstance(labels, (str, Path)) else labels_.of(labels)
     accepted = None if baseline is None else baselines.read(baseline)
     right = intake.load(base)
-    samples = read(data, right)
+    samples = read(data, right, reading)
     if accepted is not None:
         accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: digest(samples))
     found = compare(
@@ -97,11 +99,17 @@ def audit(
 
 
 def report_of(
-    base: str | Path, candidate: str | Path, data: DataSource, budget: str | Sequence[str] = (), **options: Any
+    base: str | Path,
+    candidate: str | Path,
+    data: DataSource,
+    budget: str | Sequence[str] = (),
+    *,
+    reading: Reading | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """What `sparsify audit` reports; arguments as of `audit`. Nothing in it depends on the time."""
     right = intake.load(base)
-    samples = read(data, right)
+    samples = read(data, right, reading)
     found = audit(base, candidate, samples, budget, **options)
     drift = facts.drift(found)
     places = {name: facts.model(source) for name, source in (("base", base), ("candidate", candidate))}

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sparsify import graph, modelio, ops, runtime
 from sparsify.api import facts, intake, sensitivities
 from sparsify.api.samples import DataSource, Feed, read, trial
+from sparsify.data import Reading
 from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
@@ -27,6 +28,7 @@ def inspect(
     memory: int | None = None,
     threads: int | None = None,
     rows: int | None = None,
+    reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What in `model` is prunable, what already is sparse, and what -O2 and -O3 would gain, measured layer by layer.
@@ -38,6 +40,7 @@ def inspect(
         memory: MiB that `sensitivity` may keep; a quarter of the machine's if not given.
         threads: that the model will run on; one for each physical core if not given.
         rows: that linear layers will see; those of the model's own shapes, or a usual number, if not given.
+        reading: as in `optimize`.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
@@ -48,7 +51,7 @@ def inspect(
         raise UsageError("drift can only be measured on data", where="--sensitivity", hint="give samples with --data")
     threads = threads or default_threads()
     base = intake.load(model, runs=sensitivity)
-    samples = read(data, base) if sensitivity and data is not None else []
+    samples = read(data, base, reading) if sensitivity and data is not None else []
     sample = None if rows is not None else _sample(base)
     tried = {name: _try(base, number, sample, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]

@@ -15,6 +15,7 @@ from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.audit import DriftReport, audit
+from sparsify.data import Reading
 from sparsify.errors import UsageError
 from sparsify.modelio import Source
 from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
@@ -75,6 +76,7 @@ def optimize(
     memory: int | None = None,
     seed: int = 0,
     effort: int = 1,
+    reading: Reading | None = None,
     best_effort: bool = False,
     goal: str = "latency",
     costs: str | Path | None = None,
@@ -85,8 +87,8 @@ def optimize(
 
     Args:
         model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; never changed.
-        data: a `.npz` file, a folder or glob of them, a feed or a list of feeds. Half of the samples calibrate, the
-            other half judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
+        data: what `--data` takes (`sparsify.data.sources`), a feed or a list of feeds. Half of the samples calibrate,
+            the others judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
         budget: what the drift must keep to, such as "cosine>=0.99" or a `.toml` file of budgets; needs data.
         level: 0 to 3; if not given the search with a budget, 3 with data alone, else 2.
         passes: a pipeline instead of a level.
@@ -100,6 +102,7 @@ def optimize(
         goal: "latency" or "size": what a search makes little.
         costs: a file of measured costs (`sparsify doctor --profile`), of the machine that the model will run on. Given
             it, data and seed, the result is always the same, and is not held against latencies of this machine.
+        reading: what `data` needs to be read, such as a tokenizer.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
         progress: called with (steps done, steps in all, what is under way).
 
@@ -130,7 +133,7 @@ def optimize(
     threads = settings.threads
     pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
     base = intake.load(model, runs=data is not None)
-    samples = None if data is None else read(data, base)
+    samples = None if data is None else read(data, base, reading)
     calibration, held_out, note = _divide(samples or [], seed, base)
     sample, exact = (samples[0], True) if samples else trial(base, seed)
 

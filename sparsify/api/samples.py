@@ -19,15 +19,16 @@ DEADLINE_S = 60.0  # of a run on made-up numbers, for a model of up to 1 GB; eac
 DataSource = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-def read(data: DataSource, model: ir.Model) -> list[Feed]:
+def read(data: DataSource, model: ir.Model, reading: feeds.Reading | None = None) -> list[Feed]:
     """The feeds of `data`, checked against what `model` takes.
 
     Raises:
         InputError: there is none, one lacks an input, or one has the wrong type or rank.
+        UsageError: what the data needs to be read is missing.
     """
     found: list[Feed] = []
     if isinstance(data, (str, Path)):
-        found = list(feeds.load(data))
+        found = list(feeds.load(data, model.graph.inputs, reading))
     else:
         given = [data] if isinstance(data, Mapping) else list(data)
         found = [

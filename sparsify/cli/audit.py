@@ -17,8 +17,11 @@ def run(
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)],
     data: Annotated[
         str,
-        typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
+        typer.Option("--data", metavar="DATA", help=options.DATA_HELP, show_default=False),
     ],
+    tokenizer: options.Tokenizer = None,
+    preprocess: options.Preprocess = None,
+    trust_data: options.TrustData = False,
     budget: options.Budgets = None,
     baseline: Annotated[
         Path | None,
@@ -84,6 +87,7 @@ def run(
     talk.check(reports, junit)
     asked: dict[str, Any] = {"baseline": baseline, "labels": labels, "metrics": metric or ()}
     asked["kinds"] = dict(map(_kind, kind or ()))
+    asked["reading"] = options.reading(tokenizer, preprocess, trust_data)
     if memory is not None:
         asked["memory"] = memory * 2**20
     if threshold is not None:

@@ -15,6 +15,9 @@ def run(
         typer.Argument(metavar="MODEL...", help="The .onnx files; the first is compared with.", show_default=False),
     ],
     data: options.Data = None,
+    tokenizer: options.Tokenizer = None,
+    preprocess: options.Preprocess = None,
+    trust_data: options.TrustData = False,
     threads: options.Threads = None,
     reports: options.Reports = None,
     seed: options.Seed = 0,
@@ -26,6 +29,11 @@ def run(
     talk.check(reports)
     with talk.progress(quiet=quiet) as listener:
         found = api.compare(
-            models, data, threads=threads, seed=seed, progress=lambda done, total: listener(done, total, "bench")
+            models,
+            data,
+            threads=threads,
+            seed=seed,
+            reading=options.reading(tokenizer, preprocess, trust_data),
+            progress=lambda done, total: listener(done, total, "bench"),
         )
     talk.deliver(found, reports)

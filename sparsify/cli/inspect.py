@@ -16,6 +16,9 @@ def run(
         typer.Option("--sensitivity", help="Prune each layer alone, measure how far the model drifts; needs --data."),
     ] = False,
     data: options.Data = None,
+    tokenizer: options.Tokenizer = None,
+    preprocess: options.Preprocess = None,
+    trust_data: options.TrustData = False,
     memory: options.Memory = None,
     threads: options.Threads = None,
     rows: options.Rows = None,
@@ -34,6 +37,7 @@ def run(
             memory=memory,
             threads=threads,
             rows=rows,
+            reading=options.reading(tokenizer, preprocess, trust_data),
             progress=listener,
         )
     talk.deliver(found, reports)

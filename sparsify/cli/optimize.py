@@ -41,6 +41,9 @@ def run(
         ),
     ] = None,
     data: options.Data = None,
+    tokenizer: options.Tokenizer = None,
+    preprocess: options.Preprocess = None,
+    trust_data: options.TrustData = False,
     budget: options.Budgets = None,
     target: Annotated[
         str, typer.Option("--target", help="portable, or stock: onnxruntime's own operators.")
@@ -122,6 +125,7 @@ def run(
             best_effort=best_effort,
             goal=goal,
             costs=costs,
+            reading=options.reading(tokenizer, preprocess, trust_data),
             dump_after=dump_after,
             progress=listener,
         )

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from sparsify.data import Reading
+
+DATA_HELP = "A .npz, a folder or glob of them, text:FILE, images:FOLDER or MODULE:FUNCTION; see docs/data.md."
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="DATA", help="A .npz feed, or a folder or glob of them.", show_default=False),
+    typer.Option("--data", metavar="DATA", help=DATA_HELP, show_default=False),
+]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", metavar="FILE", help="A tokenizer.json, for --data text:FILE.", show_default=False),
+]
+Preprocess = Annotated[
+    Path | None,
+    typer.Option(
+        "--preprocess",
+        metavar="FILE",
+        help="A .toml or .json that says how pictures become arrays, for --data images:FOLDER.",
+        show_default=False,
+    ),
+]
+TrustData = Annotated[
+    bool, typer.Option("--trust-data", help="Unpickle objects in .npz and .npy: that runs code from the file.")
 ]
 Budgets = Annotated[
     list[str] | None,
@@ -53,3 +73,10 @@ Effort = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr but errors.")]
+
+
+def reading(tokenizer: Path | None, preprocess: Path | None, trust: bool) -> Reading:
+    """What the data needs to be read."""
+    from sparsify.data import Reading
+
+    return Reading(tokenizer, preprocess, trust)

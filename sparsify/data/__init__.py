@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsify.data.division import IndivisibleError, digest, split
 from sparsify.data.feeds import Array, Feed, FileFeed, TensorSpec, check, rows, specs_of
+from sparsify.data.reading import Reading
 from sparsify.data.sources import load
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Feed",
     "FileFeed",
     "IndivisibleError",
+    "Reading",
     "TensorSpec",
     "check",
     "digest",

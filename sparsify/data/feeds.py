@@ -27,13 +27,16 @@ _ONNXRUNTIME_TYPES = {"float": "float32", "double": "float64", "string": "str"}
 
 
 class FileFeed(Feed):
-    """A feed that remembers the file it came from, so that errors can name it."""
+    """A feed that remembers where it came from, so that errors and reports can name it.
 
-    source: Path
+    Attributes:
+        source: the file, or which part of it.
+        origins: of each sample; empty where the source says enough.
+    """
 
-    def __init__(self, arrays: Mapping[str, Array], source: Path) -> None:
+    def __init__(self, arrays: Mapping[str, Array], source: Path | str, origins: Sequence[str] = ()) -> None:
         super().__init__(arrays)
-        self.source = source
+        self.source, self.origins = source, tuple(origins)
 
 
 @dataclass(frozen=True)
