@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ def bench(
     limit_s: float = 60.0,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    inputs: Iterable[Any] | None = None,
     native: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
@@ -104,6 +105,7 @@ def bench(
     Args:
         models: at least one, in any form, all with the same inputs.
         feeds: data; one feed is invented when None (`runtime.synthesize`, with `seed` and `sizes`).
+        inputs: to invent it for; the first session's, which say less, when None.
         threads: inside an operator; onnxruntime's choice when None.
         native: run our operators on our kernels where these are built.
 
@@ -114,7 +116,7 @@ def bench(
     sessions = {name: runtime.session(m, threads=threads, native=native) for name, m in named.items()}
     first = next(iter(sessions.values()))
     _same_inputs(sessions)
-    used = feeds if feeds is not None else [runtime.synthesize(first.get_inputs(), seed=seed, sizes=sizes)]
+    used = feeds if feeds is not None else [runtime.synthesize(inputs or first.get_inputs(), seed=seed, sizes=sizes)]
     for session in sessions.values():
         data.check(used, session.get_inputs())
     timings = runtime.interleave(sessions, used, runs=runs, warmup=warmup, limit_s=limit_s, progress=progress)

@@ -3,7 +3,7 @@
 from sparsify.api.bisection import bisect, bisection_of
 from sparsify.api.comparison import compare
 from sparsify.api.curve import curve
-from sparsify.api.drift import audit, report_of
+from sparsify.api.drift import SYNTHETIC, audit, report_of
 from sparsify.api.examination import examine
 from sparsify.api.inspection import inspect
 from sparsify.api.networks import from_scipy
@@ -13,6 +13,7 @@ from sparsify.api.profiling import profile
 from sparsify.api.sessions import InferenceSession, register
 
 __all__ = [
+    "SYNTHETIC",
     "InferenceSession",
     "Result",
     "audit",

@@ -38,7 +38,7 @@ def compare(
     threads = threads or default_threads()
     loaded = [intake.load(path) for path in models]  # says more about a bad file than onnxruntime does
     feeds = None if data is None else read(data, loaded[0], reading)
-    found = bench(list(models), feeds, threads, seed=seed, progress=progress).to_dict()
+    found = bench(list(models), feeds, threads, seed=seed, inputs=loaded[0].graph.inputs, progress=progress).to_dict()
     fastest = max(found["models"], key=lambda m: float(m["speedup"]["median"]))
     return {
         "schema": facts.SCHEMA,

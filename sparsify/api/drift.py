@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparsify import budgetfile, modelio
 from sparsify.api import baselines, facts, intake
-from sparsify.api.samples import DataSource, read
+from sparsify.api.samples import DataSource, Invented, read_or_invent
 from sparsify.audit import DriftReport, usermetrics
 from sparsify.audit import audit as compare
 from sparsify.audit import labels as labels_
@@ -26,11 +26,13 @@ from sparsify.pipeline.run import Progress
 THREADS = 1  # more may add in another order, and a verdict must not depend on that
 _THREADS = "run on {} threads: the last digits may differ from those of one thread, which is the default"
 
+SYNTHETIC = "there was no data: the inputs were made up, and drift on those proves little; judge with --data"
+
 
 def audit(
     base: Source,
     candidate: Source,
-    data: DataSource,
+    data: DataSource | None = None,
     budget: str | Sequence[str] = (),
     *,
     kinds: Mapping[str, str] | None = None,
@@ -50,7 +52,7 @@ def audit(
     Args:
         base: the model that is right.
         candidate: the model to judge.
-        data: as in `optimize`.
+        data: as in `optimize`; made-up numbers if not given, and a note that they prove little.
         budget: what the drift must keep to, such as "cosine>=0.99", or a `.toml` file of budgets.
         kinds: what outputs are, by name, such as {"y": "logits"}, where it cannot be seen (`sparsify.audit.kinds`).
         labels: what is right, one a sample: an array, `FILE` or `OUTPUT=FILE` (`sparsify.audit.labels`).
@@ -76,7 +78,7 @@ def audit(
         right_answers = labels_.read(labels) if isinstance(labels, (str, Path)) else labels_.of(labels)
     accepted = None if baseline is None else baselines.read(baseline)
     right = intake.load(base)
-    samples = read(data, right, reading)
+    samples = read_or_invent(data, right, reading, seed)
     if accepted is not None:
         accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: digest(samples))
     found = compare(
@@ -92,16 +94,19 @@ def audit(
         threshold=threshold,
         seed=seed,
         threads=threads,
+        sides=(_name(base, "base"), _name(candidate, "candidate")),
         progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
     )
-    found = found if threads == THREADS else replace(found, notes=(_THREADS.format(threads), *found.notes))
+    more = [SYNTHETIC] if isinstance(samples, Invented) else []
+    more += [_THREADS.format(threads)] if threads != THREADS else []
+    found = replace(found, notes=(*more, *found.notes))
     return found if accepted is None else accepted.judge(found)
 
 
 def report_of(
     base: str | Path,
     candidate: str | Path,
-    data: DataSource,
+    data: DataSource | None = None,
     budget: str | Sequence[str] = (),
     *,
     reading: Reading | None = None,
@@ -109,7 +114,7 @@ def report_of(
 ) -> dict[str, Any]:
     """What `sparsify audit` reports; arguments as of `audit`. Nothing in it depends on the time."""
     right = intake.load(base)
-    samples = read(data, right, reading)
+    samples = read_or_invent(data, right, reading, options.get("seed", 0))
     found = audit(base, candidate, samples, budget, **options)
     drift = facts.drift(found)
     places = {name: facts.model(source) for name, source in (("base", base), ("candidate", candidate))}
@@ -118,16 +123,20 @@ def report_of(
         "schema": facts.SCHEMA,
         "kind": "audit",
         "title": "Sparsify: audit",
-        "summary": facts.verdict(drift),
+        "summary": f"{SYNTHETIC}. {facts.verdict(drift)}" if isinstance(samples, Invented) else facts.verdict(drift),
         "accepted": bool(found),
         **facts.place(),
         **places,
-        "data": facts.data(samples, data),
+        "data": facts.data(samples, data, synthetic=isinstance(samples, Invented)),
         "changes": facts.finite(differ.to_dict()),
         "drift": drift,
         "layers": [row.to_dict() for row in found.layers],
         "attribution": found.attribution.to_dict() if found.attribution else None,
     }
+
+
+def _name(model: Source, side: str) -> str:
+    return str(model) if isinstance(model, (str, Path)) else f"the {side}"
 
 
 def budgets(texts: str | Sequence[str]) -> tuple[Budget, ...]:

@@ -16,6 +16,7 @@ from sparsify.errors import InputError
 
 Feed = dict[str, npt.NDArray[Any]]
 DEADLINE_S = 60.0  # of a run on made-up numbers, for a model of up to 1 GB; each further takes as long again
+INVENTED = 16  # feeds; with fewer than ten, intervals say little
 DataSource = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -36,6 +37,26 @@ def read(data: DataSource, model: ir.Model, reading: feeds.Reading | None = None
         ]
     feeds.check(found, model.graph.inputs)
     return found
+
+
+class Invented(list[Feed]):
+    """Feeds that were made up, because there was no data."""
+
+
+def read_or_invent(
+    data: DataSource | None, model: ir.Model, reading: feeds.Reading | None = None, seed: int = 0
+) -> list[Feed]:
+    """The feeds of `data`, as `read` gives them; where there is none, `INVENTED` of what `synthesise` gives.
+
+    Raises:
+        InputError: as `read` and `synthesise`.
+        UsageError: as `read`.
+    """
+    if isinstance(data, Invented):
+        return data
+    if data is not None:
+        return read(data, model, reading)
+    return Invented(synthesise(model, seed + number)[0] for number in range(INVENTED))
 
 
 def synthesise(model: ir.Model, seed: int) -> tuple[Feed, bool]:

@@ -42,6 +42,7 @@ def audit(
     seed: int = 0,
     threads: int | None = 1,
     native: bool = True,
+    sides: tuple[str, str] = ("base", "candidate"),
     progress: Progress | None = None,
 ) -> DriftReport:
     """Measure how far `candidate` has drifted from `base` on `feeds`, and judge it.
@@ -62,6 +63,7 @@ def audit(
         seed: of the bootstrap.
         threads: of the sessions, which compute deterministically; onnxruntime's choice when None.
         native: run our operators on our kernels where these are built.
+        sides: names of base and candidate, for errors.
         progress: called with (`outputs`, `layers` or `suspects`, steps done, steps in all).
 
     Raises:
@@ -69,8 +71,8 @@ def audit(
         UsageError: a budget or a kind that does not fit the model.
     """
     wanted = [budgets_.parse(b) if isinstance(b, str) else b for b in budgets]
-    old = runtime.session(base, threads=threads, native=native, deterministic=True)
-    new = runtime.session(candidate, threads=threads, native=native, deterministic=True)
+    old = open_side(base, sides[0], threads, native)
+    new = open_side(candidate, sides[1], threads, native)
     _same_names("input", old.get_inputs(), new.get_inputs())
     _same_names("output", old.get_outputs(), new.get_outputs())
     check_outputs(wanted, (o.name for o in old.get_outputs()))
@@ -109,6 +111,18 @@ def audit(
 def _with_drops(output: OutputDrift, truths: Iterable[Truth]) -> OutputDrift:
     drops = {f"{truth.figure}_drop": truth.drop for truth in truths if truth.output == output.name}
     return replace(output, metrics={**output.metrics, **drops})
+
+
+def open_side(model: Source, name: str, threads: int | None, native: bool) -> Session:
+    """A session of one of the two models, that computes the same in every run.
+
+    Raises:
+        InputError: onnxruntime refuses the model; names it.
+    """
+    try:
+        return runtime.session(model, threads=threads, native=native, deterministic=True)
+    except InputError as error:
+        raise InputError(error.what, where=name, hint=error.hint) from error
 
 
 def _compare(

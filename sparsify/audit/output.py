@@ -11,7 +11,7 @@ from sparsify.audit.measures.intervals import all_equal
 from sparsify.audit.measures.neighbours import Neighbours
 from sparsify.audit.metrics import Floats, Sum
 from sparsify.audit.report import OutputDrift
-from sparsify.data import Array, Feed
+from sparsify.data import Array, Feed, origins
 
 FEW_SAMPLES = 10
 
@@ -33,7 +33,7 @@ class Output:
         self._told, self._asked, self._seed = told, list(asked), seed
         self._classes = 0
         self._tables: list[Floats] = []  # of each feed
-        self._sources: list[str | None] = []
+        self._origins: list[list[str | None]] = []
         self._neighbours = Neighbours(seed)
 
     def add(self, base: Array, candidate: Array, feed: Feed, rows: int | None) -> int:
@@ -53,8 +53,7 @@ class Output:
             if self.kind == "embeddings" and len(base) == samples:
                 self._neighbours.add(base, candidate)
         self._tables.append(metrics.sums(base, candidate, samples, *extra))
-        source = getattr(feed, "source", None)
-        self._sources.append(None if source is None else str(source))
+        self._origins.append(origins(feed, samples))
         return samples
 
     @property
@@ -80,7 +79,7 @@ class Output:
             exact=all_equal(table),
             mismatches=int(table[:, Sum.MISMATCHES].sum()),
             unseen_share=metrics.unseen_share(len(table)),
-            per_sample=persample.of(self._tables, self._sources, floats),
+            per_sample=persample.of(self._tables, self._origins, floats),
             kind=self.kind,
             flipped=int(table[:, Sum.FLIPPED].sum()) if "flips" in names or "token_agreement" in names else None,
         )

@@ -24,7 +24,7 @@ class Sample:
         sample: its number, counted from 0 over all feeds.
         feed: the number of the feed that it is in.
         row: its index along the feed's batch dimension; 0 where the feed is one sample.
-        source: the file that the feed came from; None when there is none.
+        source: the file, or the line of it, that it came from; None when there is none.
         value: its drift.
     """
 
@@ -66,8 +66,8 @@ class PerSample:
         }
 
 
-def of(tables: Sequence[Floats], sources: Sequence[str | None], floats: bool) -> PerSample:
-    """Drift per sample from the sums that each feed left, [samples, len(Sum)], and the feeds' files."""
+def of(tables: Sequence[Floats], origins: Sequence[Sequence[str | None]], floats: bool) -> PerSample:
+    """Drift per sample from the sums that each feed left, [samples, len(Sum)], and where each sample came from."""
     sums = np.concatenate(tables)
     if floats:
         name, values = "relative_l2", metrics.relative_l2(sums[:, Sum.BASE], sums[:, Sum.ERROR])
@@ -79,7 +79,7 @@ def of(tables: Sequence[Floats], sources: Sequence[str | None], floats: bool) ->
         if values[number] > 0:
             feed = int(np.searchsorted(ends, number, side="right"))
             row = number - (int(ends[feed - 1]) if feed else 0)
-            worst.append(Sample(number, feed, row, sources[feed], float(values[number])))
+            worst.append(Sample(number, feed, row, origins[feed][row], float(values[number])))
     every = math.ceil(len(values) / MOST_VALUES)
     return PerSample(name, tuple(values[::every].tolist()), every, tuple(worst))
 

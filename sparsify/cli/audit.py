@@ -15,10 +15,7 @@ from sparsify.errors import ExitStatus, UsageError
 def run(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that is right.", show_default=False)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)],
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="DATA", help=options.DATA_HELP, show_default=False),
-    ],
+    data: options.Data = None,
     tokenizer: options.Tokenizer = None,
     preprocess: options.Preprocess = None,
     trust_data: options.TrustData = False,
@@ -94,6 +91,8 @@ def run(
         asked["threshold"] = threshold
     if threads is not None:
         asked["threads"] = threads
+    if data is None:
+        talk.say(f"warning: {api.SYNTHETIC}", quiet=quiet)
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, progress=listener, **asked)
     talk.deliver(found, reports, junit, time.perf_counter() - start)

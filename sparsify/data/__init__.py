@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsify.data.division import IndivisibleError, digest, split
-from sparsify.data.feeds import Array, Feed, FileFeed, TensorSpec, check, rows, specs_of
+from sparsify.data.feeds import Array, Feed, FileFeed, TensorSpec, check, origins, rows, specs_of
 from sparsify.data.reading import Reading
 from sparsify.data.sources import load
 
@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "digest",
     "load",
+    "origins",
     "rows",
     "specs_of",
     "split",

@@ -39,6 +39,15 @@ class FileFeed(Feed):
         self.source, self.origins = source, tuple(origins)
 
 
+def origins(feed: Mapping[str, Array], count: int) -> list[str | None]:
+    """Where each of a feed's `count` samples came from, as far as it is known."""
+    known: tuple[str, ...] = getattr(feed, "origins", ())
+    if len(known) == count:
+        return list(known)
+    source = getattr(feed, "source", None)
+    return [None if source is None else str(source)] * count
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """What a model says of one of its inputs.

@@ -16,6 +16,7 @@ from sparsify import kernels, storage
 from sparsify.data import Array, Feed
 from sparsify.errors import InputError
 from sparsify.ops import DOMAIN
+from sparsify.runtime.refusals import explain
 from sparsify.runtime.source import Skeleton, Source, nodes_of, opened
 from sparsify.runtime.staged import Staged
 
@@ -157,6 +158,8 @@ def input_errors(where: str) -> Iterator[None]:
         yield
     except (*_REFUSALS, RuntimeError) as error:
         text = " ".join(str(error).split())
+        if (explained := explain(text)) is not None:
+            raise InputError(explained[0], where=where, hint=explained[1]) from error
         raise InputError(f"onnxruntime refuses it: {text}", where=where) from error
 
 

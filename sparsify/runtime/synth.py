@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from sparsify.data import Array, Feed, TensorSpec, specs_of
 from sparsify.errors import InputError
+from sparsify.runtime.vocabulary import vocabulary
 
 BATCH, SEQUENCE, IMAGE = 1, 128, 224  # one sample; the usual length of a text; the usual edge of a picture
 
@@ -20,15 +22,17 @@ def synthesize(inputs: Iterable[Any], *, seed: int = 0, sizes: Mapping[str, int]
     `past` in its name is 0 (an empty cache); the first of an input is 1; the third and fourth of four are 224;
     all others are 128. A symbol has one size everywhere.
 
-    Floats are standard normal. Integers are 0 or 1, which is inside any vocabulary; all 1 where the name
-    says mask (a row that is masked whole has no softmax), all 0 where it says type. Bools are true.
+    Floats are standard normal. Integers are any that the embedding which they look up has (see `vocabulary`), else 0 or
+    1, which is inside any; all 1 where the name says mask (a row that is masked whole has no softmax), all 0 where it
+    says type, 0, 1, 2 and so on along the last axis where it says position. Bools are true.
 
     Raises:
         InputError: an input whose type or rank is unknown, or strings: nothing sensible can be invented.
     """
     rng = np.random.default_rng(seed)
-    known = dict(sizes or {})
-    return {spec.name: _array(spec, _shape(spec, known), rng) for spec in specs_of(inputs)}
+    known, given = dict(sizes or {}), list(inputs)
+    bounds = {value.name: vocabulary(value) for value in given if isinstance(value, ir.Value)}
+    return {spec.name: _array(spec, _shape(spec, known), bounds.get(spec.name), rng) for spec in specs_of(given)}
 
 
 def _shape(spec: TensorSpec, known: dict[str, int]) -> tuple[int, ...]:
@@ -55,7 +59,7 @@ def _size(symbol: str | None, usual: int, known: dict[str, int]) -> int:
     return known.setdefault(symbol, 0 if "past" in symbol.lower() else usual)
 
 
-def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _array(spec: TensorSpec, shape: tuple[int, ...], bound: int | None, rng: np.random.Generator) -> Array:
     if spec.dtype in (None, "str") or spec.dtype.startswith(("seq", "map", "optional")):
         raise InputError(f"no input can be invented for `{spec.name}`, {spec}", hint="give data with --data")
     dtype = _numpy_type(spec)
@@ -66,7 +70,11 @@ def _array(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -
     name = spec.name.lower()
     if "mask" in name:
         return np.ones(shape, dtype)
-    return np.zeros(shape, dtype) if "type" in name else rng.integers(0, 2, shape).astype(dtype)
+    if "type" in name:
+        return np.zeros(shape, dtype)
+    if "position" in name and shape:
+        return np.broadcast_to(np.arange(shape[-1]) % (bound or shape[-1] or 1), shape).astype(dtype)
+    return rng.integers(0, bound or 2, shape).astype(dtype)
 
 
 def _numpy_type(spec: TensorSpec) -> np.dtype[Any]:

@@ -102,7 +102,6 @@ MISUSE: dict[str, tuple[int, Callable[[Path], list[object]], str]] = {
     "no such command": (2, lambda f: ["optimise"], "optimise"),
     "no such option": (2, lambda f: ["optimize", f / "model.onnx", "--fast"], "--fast"),
     "no model": (2, lambda f: ["optimize"], "MODEL"),
-    "audit without data": (2, lambda f: ["audit", f / "model.onnx", f / "model.onnx"], "--data"),
 }
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from sparsify import data, runtime
 from sparsify.data import TensorSpec
 from sparsify.errors import InputError
+from sparsify.runtime.vocabulary import vocabulary
 
 BERT = [
     TensorSpec("input_ids", "int64", ("batch", "sequence")),
@@ -80,3 +85,47 @@ def test_refuses_what_cannot_be_invented(spec: TensorSpec):
     with pytest.raises(InputError, match="`s`") as error:
         runtime.synthesize([spec])
     assert "--data" in error.value.hint
+
+
+EMBEDDED = """<ir_version: 8, opset_import: ["" : 17]>
+text (int64[n,t] input_ids, int64[n,t] position_ids, int64[n,t] token_type_ids, int64[n,t] other) => (float[n,t,2] y)
+{ flat = Cast<to = 6>(input_ids)
+  a = Gather(words, flat)
+  b = Gather<axis = 0>(positions, position_ids)
+  c = Gather(types, token_type_ids)
+  ab = Add(a, b)
+  abc = Add(ab, c)
+  f = Cast<to = 1>(other)
+  axis = Constant<value = int64[1] {2}>()
+  u = Unsqueeze(f, axis)
+  y = Add(abc, u) }"""
+
+
+def test_ids_stay_inside_the_embedding_that_they_look_up():
+    model = onnx.parser.parse_model(EMBEDDED)
+    rng = np.random.default_rng(0)
+    for name, entries in (("words", 50), ("positions", 9), ("types", 2)):
+        table = rng.standard_normal((entries, 2), np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(table, name))
+    inputs = ir.from_proto(model).graph.inputs
+    assert [vocabulary(value) for value in inputs] == [50, 9, 2, None]
+    feed = runtime.synthesize(inputs, seed=3, sizes={"n": 4})
+    ids = feed["input_ids"]
+    assert 0 <= ids.min() < 5
+    assert 45 < ids.max() < 50  # 512 draws: the chance that none falls there is below 1e-21
+    assert feed["position_ids"][0, :11].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1]
+    assert not feed["token_type_ids"].any()
+    assert set(np.unique(feed["other"])) <= {0, 1}
+    runtime.run(runtime.session(model), feed)
+
+
+def test_a_quantised_or_fused_embedding_counts_too():
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (int64[n,t] a, int32[n,t] b, int32[n,t] s) => (float[n,t,4] y, float[n,t,4] z, int32[n] m)
+    <int8[7,4] q = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, float scale = {0.1},
+     float[3,4] w = {1,1,1,1,1,1,1,1,1,1,1,1}, float[8,4] p, float[2,4] k = {1,1,1,1,1,1,1,1}, float[4] g1 = {1,1,1,1}>
+    { table = DequantizeLinear(q, scale)
+      y = Gather(table, a)
+      z, m = com.microsoft.EmbedLayerNormalization(b, s, w, p, k, g1, g1) }"""
+    inputs = ir.from_proto(onnx.parser.parse_model(text)).graph.inputs
+    assert [vocabulary(value) for value in inputs] == [7, 3, 2]
