@@ -52,6 +52,31 @@ def replacing(path: Path, then: Callable[[], None] = lambda: None) -> Iterator[P
 
 
 @contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that takes the name `path` at the end; a folder that had it is removed.
+
+    Raises:
+        UsageError: something cannot be written.
+    """
+    try:
+        _remove_abandoned(path)
+        with _scratch(path) as scratch:
+            new = scratch / "new"
+            new.mkdir()
+            yield new
+            for file in sorted(new.rglob("*")):
+                _sync(file)
+            with _exclusive(path.parent):
+                if path.exists():
+                    os.rename(path, scratch / "old")
+                os.rename(new, path)
+                _sync(path.parent)
+    except OSError as error:
+        hint = "choose another place for it" if path.parent.is_dir() else "make its folder first"
+        raise UsageError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint) from error
+
+
+@contextlib.contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
     """Nobody else holds this folder meanwhile. Where a file system knows no locks, nobody is kept out."""
     with _opened(folder) as handle:

@@ -45,6 +45,7 @@ def audit(
     threads: int = THREADS,
     reading: Reading | None = None,
     baseline: str | Path | None = None,
+    save_worst: str | Path | None = None,
     progress: Progress | None = None,
 ) -> DriftReport:
     """How far `candidate` has drifted from `base` on all of `data`; true when inside every budget.
@@ -65,6 +66,7 @@ def audit(
         threads: onnxruntime's. With one, two runs give the same figures; with more, last digits may depend on it.
         reading: as in `optimize`.
         baseline: the JSON report of an accepted candidate on the same base and data, to be no worse than.
+        save_worst: a folder to write the worst samples into: inputs, outputs and drift.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
@@ -94,6 +96,7 @@ def audit(
         threshold=threshold,
         seed=seed,
         threads=threads,
+        save_worst=None if save_worst is None else Path(save_worst),
         sides=(_name(base, "base"), _name(candidate, "candidate")),
         progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
     )
@@ -117,6 +120,8 @@ def report_of(
     samples = read_or_invent(data, right, reading, options.get("seed", 0))
     found = audit(base, candidate, samples, budget, **options)
     drift = facts.drift(found)
+    folder = options.get("save_worst")
+    worst = None if folder is None else {"folder": str(folder), "samples": [one.to_dict() for one in found.saved]}
     places = {name: facts.model(source) for name, source in (("base", base), ("candidate", candidate))}
     differ = changes(right, intake.load(candidate), places["base"]["sha256"])
     return {
@@ -130,6 +135,7 @@ def report_of(
         "data": facts.data(samples, data, synthetic=isinstance(samples, Invented)),
         "changes": facts.finite(differ.to_dict()),
         "drift": drift,
+        "saved": worst,
         "layers": [row.to_dict() for row in found.layers],
         "attribution": found.attribution.to_dict() if found.attribution else None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from sparsify import budget as budgets_
 from sparsify import data, runtime
 from sparsify.audit import kinds as kinds_
-from sparsify.audit import metrics
+from sparsify.audit import metrics, worst
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
 from sparsify.audit.judging import check_outputs, judge
 from sparsify.audit.labels import Labels
@@ -43,6 +44,7 @@ def audit(
     threads: int | None = 1,
     native: bool = True,
     sides: tuple[str, str] = ("base", "candidate"),
+    save_worst: Path | None = None,
     progress: Progress | None = None,
 ) -> DriftReport:
     """Measure how far `candidate` has drifted from `base` on `feeds`, and judge it.
@@ -64,12 +66,15 @@ def audit(
         threads: of the sessions, which compute deterministically; onnxruntime's choice when None.
         native: run our operators on our kernels where these are built.
         sides: names of base and candidate, for errors.
+        save_worst: a folder for the samples that drifted furthest; see `sparsify.audit.worst`.
         progress: called with (`outputs`, `layers` or `suspects`, steps done, steps in all).
 
     Raises:
         InputError: a model or feed cannot be used, inputs or outputs differ, or nothing could be compared.
         UsageError: a budget or a kind that does not fit the model.
     """
+    if save_worst is not None:
+        worst.check(save_worst)
     wanted = [budgets_.parse(b) if isinstance(b, str) else b for b in budgets]
     old = open_side(base, sides[0], threads, native)
     new = open_side(candidate, sides[1], threads, native)
@@ -99,13 +104,15 @@ def audit(
     whole = Whole(tally.samples, tally.estimates(seed)) if tally.samples else None
     if not measured:
         raise InputError(f"nothing could be compared: {'; '.join(notes)}", where="audit")
-    del old, new  # the layers' sessions take their place in memory
-    found = None
-    if layers:
-        found = drift_of_layers(base, candidate, feeds, threads, native, progress, memory=memory, threshold=threshold)
-        notes += found.notes
     verdicts = judge(measured, wanted, whole)
-    return DriftReport(measured, verdicts, found, tuple(notes), seed, threads, whole, truths)
+    found = DriftReport(measured, verdicts, None, tuple(notes), seed, threads, whole, truths)
+    if save_worst is not None:
+        found = replace(found, saved=tuple(worst.save(save_worst, old, new, feeds, found)))
+    del old, new  # the layers' sessions take their place in memory
+    if not layers:
+        return found
+    where = drift_of_layers(base, candidate, feeds, threads, native, progress, memory=memory, threshold=threshold)
+    return replace(found, attribution=where, notes=(*notes, *where.notes))
 
 
 def _with_drops(output: OutputDrift, truths: Iterable[Truth]) -> OutputDrift:

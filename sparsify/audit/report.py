@@ -132,6 +132,7 @@ class DriftReport:
         truths: both models against labels; empty without them.
         notes: what a reader must know to judge the numbers.
         seed, threads: of the bootstrap and of the sessions.
+        saved: the worst samples that were written, as `sparsify.audit.worst.Saved`.
     """
 
     outputs: Mapping[str, OutputDrift]
@@ -142,6 +143,7 @@ class DriftReport:
     threads: int | None
     whole: Whole | None = None
     truths: tuple[Truth, ...] = ()
+    saved: tuple[Any, ...] = ()
 
     @property
     def layers(self) -> tuple[LayerDrift, ...]:

@@ -61,6 +61,15 @@ def run(
             help="A metric of your own: (base, candidate, feed) of one sample to a number. Runs its code.",
         ),
     ] = None,
+    save_worst: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-worst",
+            metavar="FOLDER",
+            show_default=False,
+            help="Write the worst samples: their inputs, usable as --data, both models' outputs and their drift.",
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Say which layer the drift comes from.")] = False,
     memory: Annotated[
         int | None,
@@ -85,6 +94,7 @@ def run(
     asked: dict[str, Any] = {"baseline": baseline, "labels": labels, "metrics": metric or ()}
     asked["kinds"] = dict(map(_kind, kind or ()))
     asked["reading"] = options.reading(tokenizer, preprocess, trust_data)
+    asked["save_worst"] = save_worst
     if memory is not None:
         asked["memory"] = memory * 2**20
     if threshold is not None:
@@ -96,6 +106,8 @@ def run(
     with talk.progress(quiet=quiet) as listener:
         found = api.report_of(base, candidate, data, budget or (), layers=layers, seed=seed, progress=listener, **asked)
     talk.deliver(found, reports, junit, time.perf_counter() - start)
+    if save_worst is not None:
+        talk.say(f"wrote {save_worst}: the worst {len(found['saved']['samples'])} samples", quiet=quiet)
     if not found["accepted"]:
         undecided = found["drift"]["state"] == "undecided"
         hint = "judge on more samples" if undecided else "--layers shows where the drift comes from"

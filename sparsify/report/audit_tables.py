@@ -124,13 +124,16 @@ def _worst(report: Report) -> Table:
     rows = []
     for name, output in ((report.get("drift") or {}).get("outputs") or {}).items():
         for sample in (output.get("per_sample") or {}).get("worst", [])[:_WORST]:
-            rows.append((name, str(sample["sample"]), place(sample), drift(sample["value"])))
+            rows.append((name, str(sample["sample"]), place(sample, report), drift(sample["value"])))
     return Table("Worst samples", ("output", ">sample", "where", ">drift"), tuple(rows))
 
 
-def place(sample: dict[str, Any]) -> str:
-    """Where a sample came from."""
-    return f"{sample['source'] or 'feed ' + str(sample['feed'])}, row {sample['row']}"
+def place(sample: dict[str, Any], report: Report) -> str:
+    """Where a sample came from, and where it was saved."""
+    saved = report.get("saved") or {}
+    files = {one["sample"]: one["file"] for one in saved.get("samples", [])}
+    kept = f"; saved as {saved['folder']}/{files[sample['sample']]}" if sample["sample"] in files else ""
+    return f"{sample['source'] or 'feed ' + str(sample['feed'])}, row {sample['row']}{kept}"
 
 
 def _facts(report: Report, found: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -69,7 +69,7 @@ def _audit(report: Report) -> dict[str, Any]:
         "suspects": audit_tables.suspects(report),
         "depth": charts.depth(layers, report["attribution"]) if layers else None,
         "histograms": {name: chart for name, chart in drawn.items() if chart},
-        "worst": [(name, s, audit_tables.place(s)) for name, found in samples.items() for s in found["worst"]],
+        "worst": [(name, s, audit_tables.place(s, report)) for name, found in samples.items() for s in found["worst"]],
         "drift_table": known.get("Drift"),
         "labels_table": known.get("Against labels"),
         "changes": [known[t] for t in ("Files", "Operators that differ") if t in known],

@@ -34,6 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     small.save_feed(tmp_path, "samples.npz")
+    (tmp_path / "worst").mkdir()
+    small.save_feed(tmp_path / "worst", "000041.npz")
+    (tmp_path / "worst" / "worst.json").write_text("{}")
     (tmp_path / "feeds").mkdir()
     for seed in (1, 2):
         small.save_feed(tmp_path / "feeds", f"{seed}.npz", **small.feed(seed))
@@ -70,7 +73,8 @@ def test_the_examples_run(run: Run, example: str) -> None:
     models_for(arguments[arguments.index("--data") + 1] if "--data" in arguments else "")
     status, _, err = run(*arguments, "--report", "r.json", "--budget", "max_abs<=0")
     assert status == 0
-    assert bool(err) == ("--data" not in arguments)  # the warning that nothing was given
+    spoken = "--data" not in arguments or "--save-worst" in arguments
+    assert bool(err) == spoken  # a warning, or what was written
     (output,) = json.loads(Path("r.json").read_text())["drift"]["outputs"].values()
     assert output["samples"] >= 2
 
