@@ -71,7 +71,8 @@ def changes(report: Report) -> Iterator[Table]:
     rows = [weight_cells(row) for row in heaviest(found["weights"])[:MOST_ROWS]]
     count = len(found["weights"])
     of = f", {len(rows)} of {count}" if count > len(rows) else ""
-    yield Table(f"Weights that differ{of}", WEIGHT_COLUMNS, tuple(rows))
+    same = f"; {found['same_weights']} are the same" if found["same_weights"] else ""
+    yield Table(f"Weights that differ{of}{same}", WEIGHT_COLUMNS, tuple(rows))
 
 
 WEIGHT_COLUMNS = ("weight", "change", ">shape", ">type", ">zeros", ">relative L2")
