@@ -102,7 +102,7 @@ def _array(file: IO[bytes], size: int, key: str, path: Path, meter: Meter, trust
 def _check_trust(key: str, path: Path, trust: bool) -> None:
     if not trust:
         raise InputError(
-            f"key `{key}` holds pickled Python objects, and reading those runs code that stands in the file",
+            f"key `{key}` holds Python objects, and unpickling those runs code that stands in the file",
             where=str(path),
             hint="save plain arrays; if you trust whoever made the file, --trust-data reads it",
         )

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing key": (BASE, _wrong(z=np.zeros((3, 4), np.float32)), "input `x` is missing"),
     "type": (BASE, _wrong(x=np.zeros((3, 4))), "input `x` is float64, expected float32 [n, 4]"),
     "rank": (BASE, _wrong(x=np.zeros(4, np.float32)), "input `x` has shape [4], expected float32 [n, 4]"),
-    "pickle": (BASE, _wrong(x=np.array([{}], dtype=object)), "key `x` holds pickled Python objects"),
+    "pickle": (BASE, _wrong(x=np.array([{}], dtype=object)), "key `x` holds Python objects"),
 }
 
 

@@ -92,7 +92,7 @@ def test_pickled_objects_are_read_when_trusted(run: Run, tmp_path: Path) -> None
     feed = small.save_feed(tmp_path, s=np.array(["a", "b"], dtype=object))
     status, out, err = run("audit", model, model, "--data", feed)
     assert (status, out) == (3, "")
-    assert f"key `s` holds pickled Python objects, and reading those runs code that stands in the file ({feed})" in err
+    assert f"key `s` holds Python objects, and unpickling those runs code that stands in the file ({feed})" in err
     assert "--trust-data" in err
     assert run("audit", model, model, "--data", feed, "--trust-data")[0] == 0
 

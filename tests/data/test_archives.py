@@ -32,7 +32,7 @@ def test_reads_folders_and_globs_in_order_of_names(tmp_path: Path, spec: str):
 
 def test_refuses_pickles_rather_than_running_them(tmp_path: Path):
     np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match=r"key `x` holds pickled Python objects") as error:
+    with pytest.raises(InputError, match=r"key `x` holds Python objects") as error:
         data.load(tmp_path / "p.npz")
     assert error.value.where == str(tmp_path / "p.npz")
     assert "--trust-data" in error.value.hint
@@ -84,7 +84,7 @@ def test_unpickles_what_is_trusted(tmp_path: Path):
     assert found["tag"].tolist() == ["a", "bc"]
     one = [TensorSpec("s", "str", ("n",))]
     assert data.load(tmp_path / "q.npy", one, trusting)[0]["s"].tolist() == ["a"]
-    with pytest.raises(InputError, match="key `s` holds pickled"):
+    with pytest.raises(InputError, match="key `s` holds Python objects"):
         data.load(tmp_path / "q.npy", one)
 
 
