@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from sparsify.cli import talk
+from tests.report import schema
 
 # A busy machine must fail no test: by default hypothesis fails an example that takes 200 ms.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _reports_keep_to_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the command line delivers is held against the schema that is published."""
+    deliver = talk.deliver
+
+    def checked(report: dict[str, Any], *rest: Any, **named: Any) -> None:
+        schema.check(report)
+        deliver(report, *rest, **named)
+
+    monkeypatch.setattr(talk, "deliver", checked)
 
 
 @pytest.fixture(scope="session")

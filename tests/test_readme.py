@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.report import schema
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -88,6 +90,7 @@ def test_command_says_what_readme_says(verb: str, text: str, transcript: dict[st
 @pytest.mark.usefixtures("transcript")
 def test_the_report_is_what_the_docs_say(sandbox: Path, root: Path):
     report = json.loads((sandbox / "report.json").read_text())
+    schema.check(report)
     documented = (root / "docs" / "reports.md").read_text()
     drift = report["drift"] or {"outputs": {}}  # a busy machine may find that nothing pays
     tables = (report, drift, *drift["outputs"].values(), *report["nodes"], *report["passes"])

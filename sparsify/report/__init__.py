@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsify.errors import UsageError
 from sparsify.files import check_folder, write_bytes
-from sparsify.report import curve, html, junit, markdown
+from sparsify.report import comment, curve, html, junit, markdown
 from sparsify.report.table import Report, Table
 from sparsify.report.tables import nodes, notes, tables
 from sparsify.report.terminal import drawn, show
@@ -24,7 +24,7 @@ def _json(report: Report) -> str:
 FORMATS: dict[str, Callable[[Report], str]] = {
     ".json": _json,
     ".html": html.render,
-    ".md": markdown.render,
+    ".md": lambda report: (comment if report["kind"] == "audit" else markdown).render(report),
     ".xml": junit.render,
 }
 

@@ -24,12 +24,12 @@ def layers_sentence(report: Report) -> str:
     if not found or not report.get("layers"):
         return ""
     limit = units.number(found["threshold"])
-    first = f"accumulated drift exceeds {limit} first at {found['first']}" if found["first"] else None
+    first = f"accumulated drift exceeds {limit} first at `{found['first']}`" if found["first"] else None
     start = first or f"no layer's accumulated drift exceeds {limit}"
     rows = suspects(report)
     if not rows or rows[0]["effect"] == 0:
         return f"{start}; no layer alone moves the outputs"
-    return f"{start}; what {rows[0]['node']} adds moves the outputs most, by {drift(rows[0]['effect'])} alone"
+    return f"{start}; what `{rows[0]['node']}` adds moves the outputs most, by {drift(rows[0]['effect'])} alone"
 
 
 def suspects(report: Report) -> list[dict[str, Any]]:
