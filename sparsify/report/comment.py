@@ -10,7 +10,7 @@ from typing import Any
 from sparsify.report import audit_tables, units
 from sparsify.report.markdown import code, fitted, table, text
 from sparsify.report.table import Report, Table
-from sparsify.report.tables import notes, tables
+from sparsify.report.tables import notes, state, tables, verdict_of
 
 _BADGES = {
     "failed": "❌ Over the budget",
@@ -48,18 +48,11 @@ def marker(report: Report) -> str:
 
 
 def _badge(report: Report) -> str:
-    verdicts = report["drift"]["verdicts"]
+    verdicts, worst = report["drift"]["verdicts"], verdict_of(report)
     if not verdicts:
-        return _NO_BUDGET if report["accepted"] else _BADGES["failed"]
-    states = [state(verdict) for verdict in verdicts]
-    worst = next(state for state in _BADGES if state in states)
-    counted = f"{states.count(worst)} of {len(states)}"
-    return f"{_BADGES[worst]} ({units.count(len(states), 'budget') if worst == 'passed' else counted})"
-
-
-def state(verdict: dict[str, Any]) -> str:
-    """`passed`, `failed` or `undecided`."""
-    return str(verdict.get("state") or ("passed" if verdict["passed"] else "failed"))
+        return _BADGES[worst]
+    count = sum(state(verdict) == worst for verdict in verdicts)
+    return f"{_BADGES[worst]} ({units.count(count, 'budget') if worst == 'passed' else f'{count} of {len(verdicts)}'})"
 
 
 def _model(report: Report, side: str) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from sparsify.report import audit_tables, charts, units
 from sparsify.report.table import Report
-from sparsify.report.tables import STATES, common_folder, headline, notes, tables
+from sparsify.report.tables import common_folder, headline, notes, tables, verdict_of
 
 _TEMPLATES = {"audit": "audit.html.j2"}  # the others are tables and no more
 
@@ -44,12 +44,6 @@ def _code(text: str) -> Markup:
     return Markup("").join(Markup(p) for p in parts)
 
 
-def _badge(report: Report, judged: bool) -> str:
-    if report.get("accepted", True):
-        return "pass" if judged else "none"
-    return "unsure" if (report.get("drift") or {}).get("state") == "undecided" else "fail"
-
-
 def _audit(report: Report) -> dict[str, Any]:
     """What the page of an audit shows beside tables."""
     outputs = (report.get("drift") or {}).get("outputs") or {}
@@ -61,8 +55,7 @@ def _audit(report: Report) -> dict[str, Any]:
     prefix = common_folder([row["node"] for row in layers])
     return {
         "prefix": prefix,
-        "verdict": _badge(report, bool(verdicts)),
-        "states": STATES,
+        "verdict": verdict_of(report),
         "verdicts": verdicts,
         "names": {side: PurePath((report.get(side) or {}).get("path") or side).name for side in ("base", "candidate")},
         "layers": layers,

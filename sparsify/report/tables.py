@@ -21,6 +21,14 @@ def notes(report: Report) -> list[str]:
     return [*(note for note in said if note), *((report.get("drift") or {}).get("notes") or [])]
 
 
+def verdict_of(report: Report) -> str:
+    """`passed`, `failed`, `undecided`, or `none` where no budget was set."""
+    drift = report.get("drift") or {}
+    if drift.get("verdicts"):
+        return str(drift["state"])
+    return "none" if report.get("accepted", True) else "failed"
+
+
 def tables(report: Report) -> list[Table]:
     """The tables of a report of any kind; empty ones are left out."""
     return [table for table in _KINDS[report["kind"]](report) if table.rows]

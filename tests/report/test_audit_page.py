@@ -30,6 +30,9 @@ in_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium he
 PROBE = """<script>{
 const state = {};
 state.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+// Tables of weights may be moved sideways; no other is cut off.
+const boxes = [...document.querySelectorAll(".scroll")].filter((box) => !box.closest("details"));
+state.cut = boxes.filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.textContent.trim().slice(0, 40));
 const rows = () => [...document.querySelectorAll("#layers tbody tr")];
 const figures = () => rows().map((r) => Number(r.cells[2].dataset.v));
 document.querySelectorAll("#layers th button")[2].click();
@@ -106,6 +109,7 @@ def test_a_browser_shows_it(found: dict[str, Any], tmp_path: Path, width: int):
     )
     shown = html.unescape(_dump(outer, tmp_path).split("</pre>")[0])
     assert '"wide":false' in shown
+    assert '"cut":[]' in shown
     assert '"errors":[]' in shown
     assert '"fetched":0' in shown
     assert '"falling":true' in shown
