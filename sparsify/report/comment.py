@@ -10,14 +10,14 @@ from typing import Any
 from sparsify.report import audit_tables, units
 from sparsify.report.markdown import code, fitted, table, text
 from sparsify.report.table import Report, Table
-from sparsify.report.tables import notes, state, tables, verdict_of
+from sparsify.report.tables import notes, tables, verdict_of
 
 _BADGES = {
     "failed": "❌ Over the budget",
     "undecided": "❔ Too few samples to decide",
     "passed": "✅ Inside the budget",
+    "none": "ℹ️ No budget was set",
 }
-_NO_BUDGET = "ℹ️ No budget was set"
 _STATES = {"failed": "❌ broken", "undecided": "❔ undecided", "passed": "✅ holds"}
 _WORST_LAYERS = 3
 _MOST_ROWS = 40  # of budgets and of drift
@@ -51,7 +51,7 @@ def _badge(report: Report) -> str:
     verdicts, worst = report["drift"]["verdicts"], verdict_of(report)
     if not verdicts:
         return _BADGES[worst]
-    count = sum(state(verdict) == worst for verdict in verdicts)
+    count = sum(verdict["state"] == worst for verdict in verdicts)
     return f"{_BADGES[worst]} ({units.count(count, 'budget') if worst == 'passed' else f'{count} of {len(verdicts)}'})"
 
 
@@ -62,14 +62,14 @@ def _model(report: Report, side: str) -> str:
 def _budgets(verdicts: Sequence[dict[str, Any]]) -> str:
     if not verdicts:
         return ""
-    worst = sorted(verdicts, key=lambda v: list(_STATES).index(state(v)))
+    worst = sorted(verdicts, key=lambda v: list(_STATES).index(v["state"]))
     rows = [
         (
-            _STATES[state(v)],
+            _STATES[v["state"]],
             v["budget"],
             v["output"],
             *("" if v[key] is None else units.number(v[key]) for key in ("value", "bound", "limit")),
-            v["reason"] or (v["what"] if state(v) != "passed" and v["value"] is None else ""),
+            v["reason"] or (v["what"] if v["state"] != "passed" and v["value"] is None else ""),
         )
         for v in worst[:_MOST_ROWS]
     ]

@@ -68,6 +68,8 @@ def _fail(case: xml.Element, kind: str, message: str, text: str) -> None:
 def _type(verdict: dict[str, Any]) -> str:
     if verdict["budget"] == "finite":
         return "not_finite"
+    if verdict["state"] == "undecided":
+        return "undecided"
     return "worse_than_baseline" if verdict["budget"].startswith("baseline ") else "over_budget"
 
 

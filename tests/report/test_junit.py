@@ -32,6 +32,7 @@ def verdict(**changed: Any) -> dict[str, Any]:
         "limit": 0.99,
         "bound": 0.97,
         "passed": False,
+        "state": "failed",
         "what": "`cosine` of `y` is at least 0.97, allowed >= 0.99",
         "reason": "",
         **changed,
@@ -64,9 +65,12 @@ def test_a_failure_says_value_bound_limit_and_reason():
 
 
 def test_kinds_of_failure_can_be_told_apart():
-    root = suite(report(verdict(budget="finite", what="NaN"), verdict(budget="baseline cosine@y", value=None)))
+    undecided = verdict(state="undecided")
+    root = suite(
+        report(verdict(budget="finite", what="NaN"), verdict(budget="baseline cosine@y", value=None), undecided)
+    )
     found = [failure.get("type") for failure in root.iter("failure")]
-    assert found == ["sparsify.refused", "sparsify.not_finite", "sparsify.worse_than_baseline"]
+    assert found == ["sparsify.refused", "sparsify.not_finite", "sparsify.worse_than_baseline", "sparsify.undecided"]
     assert "value not finite" in (list(root.iter("failure"))[2].get("message") or "")
 
 
