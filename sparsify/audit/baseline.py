@@ -57,7 +57,8 @@ def _verdict(metric: str, output: str, old: Estimate, new: Estimate) -> Verdict:
     passed = math.isfinite(noise) and worse <= noise
     what = f"`{metric}` of `{output}` is {new.value:.6g}, in the baseline {old.value:.6g}; noise is {noise:.2g}"
     demand = f"baseline {metric}@{output}"
-    return Verdict(demand, output, new.value, passed, what, value=new.value, limit=limit)
+    undecided = math.isinf(noise) and not math.isnan(new.value)
+    return Verdict(demand, output, new.value, passed, what, value=new.value, limit=limit, undecided=undecided)
 
 
 def _half_width(metric: str, figure: Estimate) -> float:

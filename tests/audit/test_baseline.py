@@ -52,6 +52,9 @@ def test_worse_by_more_than_noise_fails(metric: str, old: Estimate, new: Estimat
     assert verdict.passed is passed
     assert verdict.limit == pytest.approx(limit, nan_ok=True)
     assert "in the baseline" in verdict.what
+    assert verdict.state == (
+        "passed" if passed else "undecided" if limit == math.inf and metric != "sqnr_db" else "failed"
+    )
 
 
 figures = st.tuples(*[st.floats(-1, 1)] * 3).map(lambda v: Estimate(sorted(v)[1], sorted(v)[0], sorted(v)[2]))
