@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.numpy_helper
+import onnx.parser
 import pytest
 
+from sparsify.cli import main
 from tests import small
 from tests.cli import Run
 from tests.report import junit_structure
@@ -44,19 +46,27 @@ def noisy(tmp_path: Path, name: str, scale: float) -> Path:
     return small.save(model, tmp_path, name)
 
 
+@pytest.fixture(scope="module")
+def report_of_accepted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What an audit says of a candidate that is accepted, on the model and the data of every test."""
+    folder = tmp_path_factory.mktemp("accepted")
+    models = small.save(small.mlp(), folder), noisy(folder, "accepted.onnx", 0.01)
+    command = ["audit", *models, "--data", small.save_feed(folder), "--budget", "cosine>=0.9"]
+    assert main([*map(str, command), "--report", str(folder / "r.json")]) == 0
+    return (folder / "r.json").read_text()
+
+
 @pytest.fixture
-def accepted(run: Run, model: Path, data: Path, tmp_path: Path) -> Path:
-    """The report of a candidate that was accepted."""
-    candidate = noisy(tmp_path, "accepted.onnx", 0.01)
-    report = tmp_path / "accepted.json"
-    assert run("audit", model, candidate, "--data", data, "--budget", "cosine>=0.9", "--report", report)[0] == 0
-    return report
+def accepted(tmp_path: Path, report_of_accepted: str) -> Path:
+    """That report in a file."""
+    (tmp_path / "accepted.json").write_text(report_of_accepted)
+    return tmp_path / "accepted.json"
 
 
 def test_no_worse_than_the_accepted_one(run: Run, model: Path, data: Path, tmp_path: Path, accepted: Path) -> None:
     report = tmp_path / "r.json"
     options = ("--data", data, "--baseline", accepted, "--report", report)
-    assert run("audit", model, tmp_path / "accepted.onnx", *options)[0] == 0
+    assert run("audit", model, noisy(tmp_path, "accepted.onnx", 0.01), *options)[0] == 0
     assert {v["budget"] for v in verdicts(report)} >= {"baseline cosine@y", "baseline max_abs@y"}
     assert run("audit", model, noisy(tmp_path, "better.onnx", 0.005), *options)[0] == 0
     status, out, err = run("audit", model, noisy(tmp_path, "worse.onnx", 0.05), *options)
@@ -128,3 +138,32 @@ def test_junit_that_cannot_be_written_is_said_first(run: Run, model: Path, data:
     status, out, err = run("audit", model, model, "--data", data, "--junit", tmp_path / "absent" / "r.xml")
     assert (status, out) == (2, "")
     assert "(--junit" in err
+
+
+def _skips(folder: Path, outputs: str, body: str) -> Path:
+    text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[n,4] x) => ({outputs}) {{ {body} }}'
+    return small.save(onnx.parser.parse_model(text), folder, "skips.onnx")
+
+
+NAN = "one = Constant<value_float = 0.0>() nan = Div(one, one) z = Mul(x, nan)"
+
+
+@pytest.mark.parametrize("budget", [(), ("--budget", "max_abs<=1"), ("--budget", "cosine@z>=0.9")])
+def test_when_everything_was_skipped_nothing_has_passed(run: Run, tmp_path: Path, budget: tuple[str, ...]) -> None:
+    model = _skips(tmp_path, "float[n,4] z", NAN)
+    data = small.save_feed(tmp_path, x=np.ones((12, 4), np.float32))
+    report = tmp_path / "r.json"
+    status, out, err = run("audit", model, model, "--data", data, *budget, "--report", report)
+    assert status == 3
+    assert out == ""
+    assert "nothing could be compared" in err
+    assert not report.exists()
+
+
+def test_a_budget_on_an_output_that_was_skipped_has_not_passed(run: Run, tmp_path: Path) -> None:
+    model = _skips(tmp_path, "float[n,4] y, float[n,4] z", f"y = Relu(x) {NAN}")
+    data = small.save_feed(tmp_path, x=np.ones((12, 4), np.float32))
+    assert run("audit", model, model, "--data", data)[0] == 0
+    status, _, err = run("audit", model, model, "--data", data, "--budget", "cosine@z>=0.9")
+    assert status == 2
+    assert "skipped" in err
