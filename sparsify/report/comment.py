@@ -26,16 +26,19 @@ _MOST_ROWS = 40  # of budgets and of drift
 def render(report: Report) -> str:
     """The report as a comment in GitHub's Markdown, of at most 60 kB."""
     drift = report["drift"]
+    said = [f"> {text(note)}" for note in notes(report)[:_MOST_ROWS]]
+    invented = report["data"]["synthetic"]  # then the figures mean little, which must be read before them
     return fitted(
         [
             marker(report),
             f"## {_badge(report)}",
             f"{_model(report, 'base')} → {_model(report, 'candidate')}",
+            *(said if invented else []),
             text(report["summary"]) if not drift["verdicts"] else "",
             _budgets(drift["verdicts"]),
             text(audit_tables.layers_sentence(report)),
             _layers(report),
-            *(f"> {text(note)}" for note in notes(report)[:_MOST_ROWS]),
+            *([] if invented else said),
             *_details(report),
         ]
     )

@@ -27,7 +27,8 @@ def test_the_note_is_the_first_thing_seen(run: Run, model: Path, tmp_path: Path)
     assert report["summary"].startswith(api.SYNTHETIC)
     assert report["drift"]["notes"][0] == api.SYNTHETIC
     assert report["drift"]["outputs"]["y"]["samples"] >= 10
-    assert files[1].read_text().splitlines()[2].startswith(api.SYNTHETIC)
+    before_figures = files[1].read_text().split("\n| ")[0]
+    assert f"> {api.SYNTHETIC}" in before_figures
     assert files[2].read_text().index("the inputs were made up") < files[2].read_text().index("<section>")
     failure = xml.parse(files[3]).getroot()[0].find("testcase/failure")
     assert failure is not None
