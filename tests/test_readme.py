@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import environment
 from tests.report import schema
 
 README = Path(__file__).parent.parent / "README.md"
@@ -41,29 +41,17 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     (folder / "models").mkdir()
     for name in ("digits.onnx", "digits_data.npz"):
         shutil.copy(root / "models" / name, folder / "models" / name)
-    (folder / "bin").mkdir()
-    command = folder / "bin" / "sparsify"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sparsify "$@"\n')
-    command.chmod(0o755)
     return folder
 
 
-def run(command: list[str], sandbox: Path, root: Path) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PATH": f"{sandbox / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root),  # works in a checkout that is not installed, too
-        "SPARSIFY_CACHE": str(sandbox / "cache"),
-        "NO_COLOR": "1",
-        "COLUMNS": "200",
-    }
-    return subprocess.run(command, cwd=sandbox, env=environment, capture_output=True, text=True, check=False)
+def run(command: list[str], sandbox: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=sandbox, env=environment(sandbox), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def transcript(sandbox: Path, root: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+def transcript(sandbox: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """All commands in README's order: later ones use files of earlier ones."""
-    return {command: run(["sh", "-c", command], sandbox, root) for command, _ in commands()}
+    return {command: run(["sh", "-c", command], sandbox) for command, _ in commands()}
 
 
 @pytest.mark.parametrize(("command", "promised"), commands())
@@ -113,6 +101,6 @@ def test_every_verb_is_shown():
 
 def test_the_python_runs(sandbox: Path, root: Path):
     (example,) = blocks("python")
-    done = run([sys.executable, "-c", example], sandbox, root)
+    done = run([sys.executable, "-c", example], sandbox)
     assert done.returncode == 0, done.stderr
     assert (sandbox / "fast.onnx").exists()
