@@ -219,7 +219,7 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_spell_semantics_and_are_unique() -> None:
-    assert len(OPERATORS) == 7 * (7 + 1)
+    assert len(OPERATORS) == 9 * (7 + 1)  # products, by activations or a residual
     assert Operator(Values.INT8, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
     assert Operator(Values.FP32, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
     assert Operator(Values.BF16, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulBf16Add"

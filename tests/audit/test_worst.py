@@ -106,7 +106,7 @@ def test_reports_name_them(tmp_path: Path):
     for suffix in (".html", ".md"):
         written = tmp_path / f"r{suffix}"
         reports.write(report, written)
-        assert f"saved as {folder}/{first:06}.npz" in written.read_text()
+        assert f"saved as {folder}/{first:06}.npz" in written.read_text().replace("\\", "")  # Markdown escapes the path
     (feed,) = (f for f in data.load(folder) if f.source.name == f"{first:06}.npz")
     outputs = np.load(folder / "outputs" / f"{first:06}.npz")
     for side, path in (("base", paths[0]), ("candidate", paths[1])):
