@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from sparsify import machine as facts
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> None:
+def _fresh() -> Iterator[None]:
     facts.machine.cache_clear()
+    yield
+    facts.machine.cache_clear()  # tests that follow are not on a made-up machine
 
 
 def test_is_frozen_and_fits_json() -> None:
