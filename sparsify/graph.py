@@ -294,9 +294,12 @@ def graph_of(node: ir.Node) -> ir.Graph:
 def substitute(old: Sequence[ir.Node], new: Sequence[ir.Node]) -> None:
     """Put `new` in the place of `old`, which end in one value each; constants that nobody reads any more go.
 
-    The last new output takes over name, type, shape and readers of the last old output, graph outputs included.
+    The last new output takes over all of the last old output: name, type, shape, documentation and readers, graph
+    outputs included.
     """
     graph = graph_of(old[-1])
+    new[-1].outputs[0].doc_string = old[-1].outputs[0].doc_string
+    new[-1].outputs[0].metadata_props.update(old[-1].outputs[0].metadata_props)
     read = {id(v): v for node in old for v in node.inputs if v is not None}
     ir.convenience.replace_nodes_and_values(
         graph, old[-1], list(reversed(old)), list(new), [old[-1].outputs[0]], [new[-1].outputs[0]]

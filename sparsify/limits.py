@@ -58,6 +58,11 @@ def external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [tensor for tensor, _ in _tensors(proto) if _is_external(tensor)]
 
 
+def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and tensors of attributes, wherever they are."""
+    yield from (tensor for tensor, _ in _tensors(proto))
+
+
 def all_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The main graph and all subgraphs, those of functions included."""
     yield proto.graph

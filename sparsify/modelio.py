@@ -18,7 +18,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from sparsify import coo, external, limits, storage
+from sparsify import coo, external, leftovers, limits, storage
 from sparsify.errors import InputError, UsageError
 from sparsify.files import replacing, write_bytes
 
@@ -28,6 +28,7 @@ Source = str | Path | bytes | onnx.ModelProto | ir.Model
 INLINE_LIMIT = 2**31 - 2**26
 _SOURCE = "sparsify.source"  # key in the model's in-memory metadata: the resolved path it was loaded from
 _DATA_FILES = "sparsify.data_files"
+_LEFTOVERS = "sparsify.leftovers"
 _CHUNK = 2**20  # bytes read at a time
 _DIGITS = 12  # of the digest in the name of a data file
 
@@ -90,8 +91,9 @@ def save(model: ir.Model, path: str | Path, *, limit: int = INLINE_LIMIT) -> Non
         if data:
             plain, sparse = coo.put_out(model)
             ir.save(plain, folder / path.name, external_data=data.name)
-            if sparse:
-                _put_sparse_back(folder / path.name, sparse)
+            proto = onnx.load(folder / path.name, load_external_data=False)
+            _complete(proto, model, sparse)
+            (folder / path.name).write_bytes(proto.SerializeToString(deterministic=True))
         else:
             (folder / path.name).write_bytes(serialize(model))
 
@@ -220,6 +222,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise InputError("the model does not say which opset it uses", where=where, hint="export it again")
     limits.check(proto, where)
     folders = _find_files(proto, where, folder)
+    rest = leftovers.collect(proto)
     sparse: list[onnx.SparseTensorProto] = []
     if any(coo.are_in(graph) for graph in limits.all_graphs(proto)):
         proto = onnx.ModelProto.FromString(proto.SerializeToString())  # the caller keeps its own message
@@ -238,6 +241,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise
     except Exception as error:  # whatever onnx_ir trips over is in the file
         raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
+    model.meta[_LEFTOVERS] = rest
     for tensor in _external_tensors(model):
         tensor.base_dir = folders[str(tensor.location)]
     _keep_on_disk(model)
@@ -320,16 +324,19 @@ def _message(model: ir.Model) -> onnx.ModelProto:
     """`model` as onnx_ir writes it, sparse initializers as they came."""
     plain, sparse = coo.put_out(model)
     proto = ir.to_proto(plain)
-    for graph in limits.all_graphs(proto) if sparse else ():
-        coo.restore(graph, sparse)
+    _complete(proto, model, sparse)
     return proto
 
 
-def _put_sparse_back(path: Path, sparse: list[onnx.SparseTensorProto]) -> None:
-    proto = onnx.load(path, load_external_data=False)
-    for graph in limits.all_graphs(proto):
+def _complete(proto: onnx.ModelProto, model: ir.Model, sparse: list[onnx.SparseTensorProto]) -> None:
+    """Put into `proto`, which onnx_ir made of `model`, what it does not know, and take out what it says twice."""
+    for graph in limits.all_graphs(proto) if sparse else ():
         coo.restore(graph, sparse)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    for tensor in limits.all_tensors(proto):
+        props = {entry.key: entry.value for entry in tensor.metadata_props}
+        if len(props) < len(tensor.metadata_props):
+            onnx.helper.set_metadata_props(tensor, props)
+    leftovers.put_back(proto, model.meta.get(_LEFTOVERS, {}))
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:

@@ -143,10 +143,11 @@ def _flat(scores: Scores, sparsity: float) -> Mask:
 
 def _counts(mask: Mask, m: int) -> npt.NDArray[np.int64]:
     """Non-zeros [ceil(K/m), N] in each block of each column."""
-    starts = np.arange(0, len(mask), m)
-    if not mask.size:
-        return np.zeros((len(starts), mask.shape[1]), np.int64)
-    return np.add.reduceat(mask, starts, axis=0, dtype=np.int64)
+    starts = range(0, len(mask), m)
+    counts = np.zeros((len(starts), mask.shape[1]), np.int64)
+    for row, start in zip(counts, starts, strict=True):  # np.add.reduceat would make int64 of the whole mask first
+        row[:] = np.count_nonzero(mask[start : start + m], axis=0)
+    return counts
 
 
 def _highest(scores: Scores, keep: int) -> Mask:
