@@ -255,7 +255,8 @@ class Prune(Pass):
             return "the weight holds a NaN or an infinity"
         if before >= sparsity:
             return f"the weight is already {before:.0%} sparse, the target is {sparsity:.0%}"
-        if (magnitude.prune(weight, pattern, sparsity)[0] | (weight == 0)).all():
+        parts = (weight[:, part] for part in admm.columns(weight.shape[1], pattern))
+        if all((magnitude.prune(part, pattern, sparsity)[0] | (part == 0)).all() for part in parts):
             return f"the weight already satisfies {pattern}"
         return ""
 
@@ -336,8 +337,8 @@ class Prune(Pass):
 
 
 def _energy(weight: FloatArray) -> float:
-    """Sum of squares, in float64."""
-    return float(np.square(weight, dtype=np.float64).sum())
+    """Sum of squares, in float64; row by row, as a whole matrix of them may be too much."""
+    return sum(float(np.square(row, dtype=np.float64).sum()) for row in weight)
 
 
 def _store(layer: Linear, weight: FloatArray) -> None:

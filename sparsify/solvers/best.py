@@ -63,16 +63,14 @@ def prune(weight: F32, factors: Factors, pattern: Pattern, sparsity: float = 0.0
     def solve(part: slice) -> _Part:
         return _solve(weight[:, part], factors, pattern, sparsity, levels)
 
-    parts = [*in_order(solve, admm.columns(weight.shape[1], pattern))]
-    energy = sum(part.energy for part in parts)
-    own, surgeon = sum(part.own for part in parts), sum(part.surgeon for part in parts)
-    return Found(
-        np.concatenate([np.zeros((len(weight), 0), bool), *(part.mask for part in parts)], axis=1),
-        np.concatenate([weight[:, :0], *(part.weight for part in parts)], axis=1),
-        share(own, energy),
-        share(surgeon, energy),
-        sum(part.won for part in parts) / max(weight.shape[1], 1),
-    )
+    mask, found = np.zeros(weight.shape, bool), np.zeros(weight.shape, np.float32)
+    own = surgeon = energy = 0.0
+    won = 0
+    slices = [*admm.columns(weight.shape[1], pattern)]
+    for columns, part in zip(slices, in_order(solve, slices), strict=True):
+        mask[:, columns], found[:, columns] = part.mask, part.weight
+        own, surgeon, energy, won = own + part.own, surgeon + part.surgeon, energy + part.energy, won + part.won
+    return Found(mask, found, share(own, energy), share(surgeon, energy), won / max(weight.shape[1], 1))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from sparsify.patterns import Mask, Pattern
 
+_PART = 2**23  # weights at a time: what is computed on the way takes six times their memory
+
 
 def prune(
     weight: npt.NDArray[np.float32], pattern: Pattern, sparsity: float = 0.0
@@ -23,5 +25,11 @@ def prune(
     Raises:
         ValueError: W holds a NaN, or `sparsity` is not in [0, 1].
     """
-    mask = pattern.project(np.abs(weight), sparsity)
-    return mask, np.where(mask, weight, np.float32(0))
+    k, n = weight.shape
+    apart = bool(pattern.m) or pattern.by_column
+    width = max(_PART // max(k, 1), 1) if apart else max(n, 1)
+    mask, pruned = np.zeros((k, n), bool), np.zeros((k, n), np.float32)
+    for part in (slice(at, at + width) for at in range(0, n, width)):
+        mask[:, part] = pattern.project(np.abs(weight[:, part]), sparsity)
+        np.copyto(pruned[:, part], weight[:, part], where=mask[:, part])
+    return mask, pruned

@@ -108,14 +108,19 @@ class Statistics:
         """W_t [K, N] for W [K, N]."""
         if correction == 0 or not self.tokens or (self._cross is None and self._pull is None):
             return weight
-        gap = self._gap(weight, centred=centred)
         moment = self.second_moment(centred=centred)
         scale = np.sqrt(np.maximum(np.diag(moment), 0))
         inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > _DEAD * scale.max(initial=0))
         system = moment * inverse[:, None] * inverse
         system[np.diag_indices_from(system)] = 1 + LAMBDA
-        step = scipy.linalg.solve(system, gap * inverse[:, None], assume_a="pos", check_finite=False)
-        return np.asarray(weight + correction * step * inverse[:, None], np.float32)
+        factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        found = np.empty(weight.shape, np.float32)
+        for at in range(0, weight.shape[1], _COLUMNS):
+            part = slice(at, at + _COLUMNS)
+            gap = self._gap(weight, part, centred=centred) * inverse[:, None]
+            step = scipy.linalg.cho_solve(factor, gap, overwrite_b=True, check_finite=False)
+            found[:, part] = weight[:, part] + correction * step * inverse[:, None]
+        return found
 
     def bias_shift(self, weight: F32, changed: F32, correction: float) -> F32:
         """b' - b [N]: what keeps the mean output where it was, once W [K, N] is W'.
@@ -130,15 +135,16 @@ class Statistics:
             shift = shift + self._residual_sum / self.tokens
         return np.asarray(shift, np.float32)
 
-    def _gap(self, weight: F32, *, centred: bool) -> F64:
-        """(C - H') W + E [K, N]: how far X'^T (target) is from X'^T X' W."""
+    def _gap(self, whole: F32, part: slice, *, centred: bool) -> F64:
+        """(C - H') W + E [K, n] of some columns: how far X'^T (target) is from X'^T X' W."""
+        weight = whole[:, part]
         gap = np.zeros(weight.shape) if self._cross is None else self._cross @ weight
         if self._pull is not None:
-            gap = gap + self._pull
+            gap = gap + self._pull[:, part]
         if centred:
             mean = (self._dense_sum - self._sum) @ weight / self.tokens
             if self._residual_sum is not None:
-                mean = mean + self._residual_sum / self.tokens
+                mean = mean + self._residual_sum[part] / self.tokens
             gap = gap - np.outer(self._sum, mean)
         return gap
 
@@ -149,4 +155,5 @@ def _plus(total: F64 | None, more: npt.NDArray[np.floating] | None) -> F64 | Non
     return more.astype(np.float64) if total is None else total + more
 
 
+_COLUMNS = 4096  # of a target that are solved for at a time, in float64: a decoder's head has 150,000
 _DEAD = 1e-9  # of the largest input: what is smaller was constant, or never there, up to rounding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sparsify.solvers import statistics
 from sparsify.solvers.statistics import LAMBDA, Statistics, products
 
 
@@ -28,9 +29,13 @@ def collected(
     return found
 
 
+@pytest.mark.parametrize("columns", [2, 4096])
 @pytest.mark.parametrize("for_one_weight", [False, True])
 @pytest.mark.parametrize("centred", [False, True])
-def test_the_target_is_the_ridge_solution(centred: bool, for_one_weight: bool):
+def test_the_target_is_the_ridge_solution(
+    monkeypatch: pytest.MonkeyPatch, centred: bool, for_one_weight: bool, columns: int
+):
+    monkeypatch.setattr(statistics, "_COLUMNS", columns)
     changed, dense, residual, weight = drawn()
     one = weight if for_one_weight else None
     found = collected(changed, dense, residual, one).target(weight, 1.0, centred=centred)
