@@ -7,8 +7,8 @@ by one, as a person would type them, each in a process of its own: a crash costs
 up from a seed: they say that both models run and how far apart they are, nothing about accuracy. -O3 prunes without
 data.
 
-Writes benchmarks/results/zoo.json and, with --write, the table in docs/coverage.md. Exits 1 when a command crashed,
-hung, called itself a bug, or refused without a sentence.
+Writes benchmarks/results/zoo.json after each model, where rows of earlier runs stay, and with --write the table in
+docs/zoo.md from all of them. Exits 1 when a command crashed, hung, called itself a bug, or refused without a sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sparsify.errors import ExitStatus, InputError
 LIMIT_S = 1800.0  # a command: the largest model takes a third of it on two cores of 2.5 GHz
 SAMPLES = 2
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
 BEGIN, END = "<!-- zoo: written by python -m benchmarks.zoo --write -->", "<!-- /zoo -->"
 LEVELS = ("-O1", "-O2", "-O3")
 
@@ -42,19 +42,22 @@ def main() -> int:
     """Run, print, write; 1 when a model neither passed nor was refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, help="models or folders of them, instead of the manifest's")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/coverage.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/zoo.md")
     options = parser.parse_args()
-    rows: list[Row] = []
-    for path in _models(options.paths):
-        rows.append(_examine(path))
-        print(_line(rows[-1]), flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1))
+    known: dict[str, Row] = {r["model"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    seen = []
+    for path in _models(options.paths):
+        row = _examine(path)
+        seen.append(row)
+        known[row["model"]] = row
+        print(_line(row), flush=True)
+        RESULTS.write_text(json.dumps([*known.values()], indent=1))
     if options.write:
-        _write(rows)
-    bad = [row["model"] for row in rows if not row["good"]]
-    print(f"{len(rows) - len(bad)} of {len(rows)} passed or were refused with a reason", file=sys.stderr)
-    return 1 if bad or not rows else 0
+        _write(sorted(known.values(), key=lambda row: int(row["bytes"])))
+    bad = [row["model"] for row in seen if not row["good"]]
+    print(f"{len(seen) - len(bad)} of {len(seen)} passed or were refused with a reason", file=sys.stderr)
+    return 1 if bad or not seen else 0
 
 
 def _models(paths: list[Path]) -> list[Path]:
@@ -66,7 +69,7 @@ def _models(paths: list[Path]) -> list[Path]:
 def _examine(path: Path) -> Row:
     """All commands on one model."""
     name = path.stem if path.stem != "model" else f"{path.parent.name}/model"
-    row: Row = {"model": name, "bytes": path.stat().st_size, "good": True}
+    row: Row = {"model": name, "bytes": modelio.size(path), "good": True}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         row["inspect"] = _run(row, ["inspect", str(path)], folder)
@@ -134,7 +137,7 @@ def _line(row: Row) -> str:
 
 
 def _write(rows: list[Row]) -> None:
-    """Put the table between its marks in docs/coverage.md."""
+    """Put the table between its marks in docs/zoo.md."""
     head = ["| model | MB | linear layers | " + " | ".join(LEVELS) + " |", "|---|--:|---|---|---|---|"]
     before, rest = PAGE.read_text().split(BEGIN)
     table = "\n".join([*head, *map(_line, rows)])
