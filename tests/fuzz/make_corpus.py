@@ -29,6 +29,12 @@ def seeds() -> dict[str, onnx.ModelProto]:
         given = from_array(np.ascontiguousarray(weight().T), "v") if "v)" in text else from_array(weight(), "w")
         function.graph.initializer.append(given)
         found[f"function-{kind.replace(' ', '-')}"] = function
+    found |= {f"sparse-{kind}": _sparse(flat) for kind, flat in (("linear", True), ("by-rank", False))}
+    found["strings"] = model(
+        f'g (float[M,{K}] x) => (float[M,{N}] y, string[2,1] t) {{ k = Constant<value_strings = ["a", "b"]>() '
+        "s = Constant<value = int64[2] {2, 1}>() t = Reshape(k, s) y = MatMul(x, w) }",
+        {"w": weight()},
+    )
     small = mlp(sparsity=0.7)
     for tensor in small.graph.initializer:  # 64 x 96 x 32 made 6 x 8 x 4: a mutation is to hit structure, not weights
         array = onnx.numpy_helper.to_array(tensor)[tuple(slice(0, max(d // 12, 2)) for d in tensor.dims)]
@@ -38,6 +44,17 @@ def seeds() -> dict[str, onnx.ModelProto]:
         dim.dim_value = max(dim.dim_value // 12, 2)
     found["mlp"] = small
     return found
+
+
+def _sparse(flat: bool) -> onnx.ModelProto:
+    """A layer whose weight is a sparse initializer; a field that nobody knows beside it."""
+    proto = model(f"g (float[M,{K}] x) => (float[M,{N}] y) {{ y = MatMul(x, w) }}")
+    positions = np.argwhere(weight())
+    indices = np.ravel_multi_index(tuple(positions.T), (K, N)) if flat else positions
+    values = from_array(weight()[tuple(positions.T)], "w")
+    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, from_array(indices), [K, N]))
+    proto.graph.node[0].MergeFromString(b"\xc2>\x03odd")  # field 1000
+    return proto
 
 
 if __name__ == "__main__":

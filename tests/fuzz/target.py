@@ -97,7 +97,7 @@ def _change(model: onnx.ModelProto, rng: random.Random) -> None:
     names = (
         [t.name for t in graph.initializer] + [v.name for v in graph.input] + [o for n in graph.node for o in n.output]
     )
-    which = rng.randrange(13)
+    which = rng.randrange(14)
     if which == 0:
         node.input[rng.randrange(len(node.input))] = rng.choice([*names, "", "nowhere"])
     elif which == 1:
@@ -123,6 +123,24 @@ def _change(model: onnx.ModelProto, rng: random.Random) -> None:
     elif which == 11:
         attribute: Any = rng.choice(node.attribute)
         attribute.i, attribute.f = rng.choice([-1, 0, 1, 2, 2**62]), rng.choice([0.0, -1.0, 1e38, float("nan")])
+    elif which == 12 and graph.sparse_initializer:
+        _change_sparse(rng.choice(graph.sparse_initializer), rng)
     else:
         value = rng.choice([*graph.input, *graph.output])
         value.type.tensor_type.elem_type = rng.randrange(24)
+
+
+def _change_sparse(sparse: onnx.SparseTensorProto, rng: random.Random) -> None:
+    """Another shape, type or name of a part, or other positions."""
+    part = rng.choice([sparse.values, sparse.indices])
+    which = rng.randrange(4)
+    if which == 0:
+        sparse.dims[rng.randrange(len(sparse.dims))] = rng.choice([-1, 0, 1, 5, 2**20, 2**40, 2**62])
+    elif which == 1:
+        part.dims[rng.randrange(len(part.dims))] = rng.choice([-1, 0, 1, 2, 2**40])
+    elif which == 2:
+        part.data_type = rng.randrange(24)
+    else:
+        data = bytearray(part.raw_data)
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        part.raw_data = bytes(data)
