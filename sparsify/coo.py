@@ -172,9 +172,12 @@ def _positions(proto: onnx.SparseTensorProto, where: str) -> npt.NDArray[np.int6
     return np.asarray(flat, np.int64)
 
 
-def any_huge(model: ir.Model) -> bool:
-    """Whether `model` holds one that cannot be made dense, so that onnxruntime cannot load it."""
-    return any(tensor.is_huge for _, tensor in tensors(model))
+def too_large_to_run(model: ir.Model) -> Coo | None:
+    """The largest sparse initializer of `model`, if all of them together cannot be made dense, as onnxruntime does."""
+    found = [tensor for _, tensor in tensors(model)]
+    if sum(dense_bytes(tensor.proto) for tensor in found) <= DENSE_BYTES:
+        return None
+    return max(found, key=lambda tensor: dense_bytes(tensor.proto))
 
 
 def is_huge(tensor: ir.TensorProtocol | None) -> bool:

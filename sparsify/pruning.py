@@ -153,8 +153,8 @@ class Learner:
 
 def stored(layer: Linear, weight: FloatArray) -> npt.NDArray[Any]:
     """W [K, N] in the orientation, the shape and the type in which the weight of `layer` is stored."""
-    oriented = weight.T if layer.transposed else weight
-    return np.ascontiguousarray(oriented.astype(layer.tensor.dtype.numpy())).reshape(layer.tensor.shape.numpy())
+    oriented = (weight.T if layer.transposed else weight).astype(layer.tensor.dtype.numpy(), copy=False)
+    return np.ascontiguousarray(oriented).reshape(layer.tensor.shape.numpy())
 
 
 def bias_of(layer: Linear) -> ir.Value | None:

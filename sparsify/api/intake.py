@@ -22,14 +22,14 @@ def load(model: Source, *, runs: bool = True) -> ir.Model:
         InputError: a model that cannot be used, or that crashes the libraries that it would be used with.
     """
     loaded = modelio.load(model)
-    huge = [tensor for _, tensor in coo.tensors(loaded) if tensor.is_huge]
-    if huge and runs:
+    huge = coo.too_large_to_run(loaded)
+    if huge is not None and runs:
         raise InputError(
-            f"onnxruntime would make the sparse initializer `{huge[0].name}` {list(huge[0].proto.dims)} dense, and run "
+            f"onnxruntime would make the sparse initializer `{huge.name}` {list(huge.proto.dims)} dense, and run "
             "out of memory",
             where=str(model) if isinstance(model, (str, Path)) else "model",
             hint="optimise it with `--passes sparse-fp32`, without data, and go on with the result",
         )
     if isinstance(model, (str, Path)):
-        contained.examine(Path(model), modelio.disk_bytes(loaded), opens=not huge)
+        contained.examine(Path(model), modelio.disk_bytes(loaded), opens=huge is None)
     return loaded

@@ -80,7 +80,7 @@ def trial(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
     Raises:
         InputError: onnxruntime cannot load the model at all.
     """
-    if coo.any_huge(model):
+    if coo.too_large_to_run(model) is not None:
         return None, False
     session = runtime.session(model)
     try:

@@ -115,3 +115,15 @@ def test_a_sparse_constant_of_a_function_is_refused() -> None:
     model.functions[0].node.insert(0, onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse))
     with pytest.raises(InputError, match="Sparse tensors are not supported"):
         modelio.load(model)
+
+
+def test_many_that_are_too_large_together_are_not_run() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[M,16384] x) => (float[M,16384] y) { a = MatMul(x, w0) b = MatMul(a, w1) y = MatMul(b, w2) }""")
+    for number in range(3):  # 1 GiB each when dense
+        values = from_array(np.array([2], np.float32), f"w{number}")
+        where = from_array(np.array([0], np.int64))
+        model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, where, [16384, 16384]))
+    assert not sparsify.optimize(model, passes="cleanup").changed
+    with pytest.raises(InputError, match="dense, and run out of memory"):
+        sparsify.optimize(model, passes="cleanup", data={"x": np.zeros((1, 16384), np.float32)})
