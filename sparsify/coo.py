@@ -20,6 +20,7 @@ import scipy.sparse
 from sparsify.errors import InputError
 
 DENSE_BYTES = 2**31 - 2**26  # what fits one protobuf message, which is how onnxruntime would hold it
+MOST_SIDE = 2**26  # rows or columns of a matrix that is used as it is: a column takes 12 bytes, however empty it is
 
 # Of a tensor that stands for a sparse initializer while onnx_ir writes a model; another in every process, so that no
 # file can claim to hold one.

@@ -173,7 +173,7 @@ def find_linear(node: ir.Node, *, huge: bool = False) -> Linear | Unsupported | 
         return Unsupported(node, "both operands are constants: constant folding removes it")
     if reason := _no_matrix(found, x):
         return Unsupported(node, reason)
-    if coo.is_huge(found.tensor) and not huge:
+    if coo.is_huge(found.tensor) and not (huge and max(found.tensor.shape.numpy()) <= coo.MOST_SIDE):
         return Unsupported(node, "the weight is sparse, and too large to be made dense")
     # Only the last two dimensions are ever exchanged: see `_no_matrix`.
     flipped = sum(tuple(p) != tuple(range(len(p))) for p in found.perms) % 2 == 1

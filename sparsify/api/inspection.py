@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import graph, modelio, ops, runtime
+from sparsify import coo, graph, modelio, ops, runtime
 from sparsify.api import facts, intake, sensitivities
 from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.data import Reading
@@ -95,7 +95,8 @@ def _try(
     try:
         ran = pipeline.run(model, sample=sample, progress=progress)
     except PassError:
-        runtime.session(base)  # what no runtime takes may break a pass: then the model is at fault
+        if coo.too_large_to_run(base) is None:
+            runtime.session(base)  # what no runtime takes may break a pass: then the model is at fault
         raise
     return {row["name"]: row for row in nodes.rows(ran)}
 

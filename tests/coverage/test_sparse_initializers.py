@@ -127,3 +127,13 @@ def test_many_that_are_too_large_together_are_not_run() -> None:
     assert not sparsify.optimize(model, passes="cleanup").changed
     with pytest.raises(InputError, match="dense, and run out of memory"):
         sparsify.optimize(model, passes="cleanup", data={"x": np.zeros((1, 16384), np.float32)})
+
+
+def test_a_few_bytes_that_claim_very_many_columns_are_left() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[M,12] x) => (float[M,N] y) { y = MatMul(x, w) }""")
+    values, where = from_array(np.array([2], np.float32), "w"), from_array(np.array([0], np.int64))
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, where, [12, 2**40]))
+    (row,) = sparsify.inspect(model, threads=1)["nodes"]
+    assert row["note"] == "the weight is sparse, and too large to be made dense"
+    assert not sparsify.optimize(model, passes="sparse-fp32", threads=1).changed
