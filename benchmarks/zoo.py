@@ -33,6 +33,7 @@ SAMPLES = 2
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
 BEGIN, END = "<!-- zoo: written by python -m benchmarks.zoo --write -->", "<!-- /zoo -->"
+_LONGEST = 160  # characters of a refusal in the table
 LEVELS = ("-O1", "-O2", "-O3")
 
 Row = dict[str, Any]
@@ -115,8 +116,14 @@ def _run(row: Row, arguments: list[str], folder: Path) -> str:
         row["good"] = False
         return f"FAILED with {done.returncode}: {said[-1] if said else 'no word'}"
     if refusal:
-        return f"refused: {refusal.removeprefix('error: ')}"
+        return f"refused: {_without_place(refusal.removeprefix('error: '))}"
     return _short(json.loads(report.read_text()))
+
+
+def _without_place(refusal: str) -> str:
+    """What a refusal says, not of which scratch file it says it, and no more than a cell takes."""
+    what = refusal.rsplit(" (/", 1)[0]
+    return what if len(what) <= _LONGEST else f"{what[: _LONGEST // 2]} ... {what[-_LONGEST // 2 :]}"
 
 
 def _short(report: Row) -> str:
