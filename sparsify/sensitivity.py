@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import runtime
 from sparsify.graph import Linear, find_linear, readers
+from sparsify.machine import threads as workers
 from sparsify.patterns import Pattern
 from sparsify.pruning import Feed, stored
 from sparsify.resume import Saved
@@ -68,7 +70,7 @@ def measure(
         memory: bytes for second moments; where those of all layers need more, the model runs several times.
         threads: of onnxruntime.
         saved: where drifts are kept, of work that may be interrupted.
-        progress: told before each weight.
+        progress: told after each weight.
 
     Raises:
         InputError: the model does not run on the feeds.
@@ -84,16 +86,29 @@ def measure(
         kept = {s: drifts for s in chunk if (drifts := _kept(saved, s)) is not None}
         names = {str(user.x.name) for source in chunk if source not in kept for user in known[source]}
         moments = runtime.second_moments(model, learn, names, threads=threads) if names else {}
-        factors: dict[frozenset[str], Factors | None] = {}
-        for source in chunk:
-            progress(len(found), len(known), f"sensitivity of {known[source][0].name}")
-            key = frozenset(str(user.x.name) for user in known[source])
-            if source not in kept and key not in factors:
-                factors[key] = _factors([moments[name] for name in sorted(key) if name in moments])
+        jobs: dict[tuple[str, ...], list[ir.Value]] = {}  # by the values that are read: they share a factorisation
+        for source in (s for s in chunk if s not in kept):
+            jobs.setdefault(tuple(sorted({str(user.x.name) for user in known[source]})), []).append(source)
+
+        def work(
+            names: tuple[str, ...],
+            sources: list[ir.Value],
+            moments: Mapping[str, npt.NDArray[np.float64]] = moments,
+        ) -> list[tuple[ir.Value, list[float]]]:
+            factors = _factors([moments[name] for name in names if name in moments])
+            return [(source, _drifts(source, known[source], factors, goals, trials)) for source in sources]
+
+        progress(len(found), len(known), "sensitivities")
+        # Weights are independent, and what they share is only read: any number of workers finds the same.
+        parallel = joblib.Parallel(n_jobs=workers(), require="sharedmem", return_as="generator")
+        for done in parallel(joblib.delayed(work)(*job) for job in jobs.items()):
+            for source, drifts in done:
+                kept[source] = drifts
+                if saved is not None:
+                    saved.save(_step(source), {}, drifts)
+                progress(len(found) + len(kept), len(known), f"sensitivity of {known[source][0].name}")
+        for source, drifts in kept.items():
             users = known[source]
-            drifts = kept.get(source) or _drifts(source, users, factors[key], goals, trials)
-            if saved is not None and source not in kept:
-                saved.save(_step(source), {}, drifts)
             curve = Curve(users[0].tensor.size, tuple(s for _, s in goals), tuple(drifts))
             found[source] = Sensitivity(source, tuple(user.name for user in users), users[0].shape, curve)
     return [found[source] for source in known]

@@ -125,3 +125,21 @@ def test_what_is_aimed_at_may_be_chosen_and_all_choices_are_within_what_was_trie
 def test_options_that_make_no_sense_are_refused(options, what):
     with pytest.raises(UsageError, match=what):
         Prune(**options)
+
+
+CHAIN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[B,64] x) => (float[B,64] y)
+<float[1,1] w0 = {0}, float[1,1] w1 = {0}, float[1,1] w2 = {0}, float[1,1] w3 = {0}>
+{ a = MatMul(x, w0) b = Relu(a) c = MatMul(b, w1) d = Relu(c) e = MatMul(d, w2) f = Relu(e) y = MatMul(f, w3) }"""
+
+
+def test_any_number_of_workers_finds_the_same(rng, feeds, monkeypatch):
+    model = ir.from_onnx_text(CHAIN)
+    for i in range(4):
+        set_constant(model, f"w{i}", rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 8)
+    found = []
+    for count in (1, 4):
+        monkeypatch.setattr(sensitivity, "workers", lambda count=count: count)
+        found.append([one.curve for one in measured(model, feeds)])
+    assert found[0] == found[1]
+    assert len(found[0]) == 4

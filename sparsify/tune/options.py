@@ -18,6 +18,7 @@ from sparsify.data import Feed
 from sparsify.errors import InputError
 from sparsify.graph import Linear
 from sparsify.machine import learning_memory
+from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.pipeline import Pipeline, parse
 from sparsify.pipeline.run import Progress, observe_rows, silence
@@ -161,16 +162,17 @@ def _curves(
     """Drift over sparsity, by layer; layers whose weights must not be changed are not in it."""
     goals = [(p, p.sparsity or 0.0) for p in candidates.probed(settings.effort)]
     saved = Saved.of(("sensitivity", goals), prepared, learn)
-    measured = sensitivity.measure(
-        prepared,
-        layers,
-        learn,
-        goals,
-        memory=learning_memory(settings.memory),
-        threads=settings.threads,
-        saved=saved,
-        progress=settings.progress,
-    )
+    with one_blas_thread():
+        measured = sensitivity.measure(
+            prepared,
+            layers,
+            learn,
+            goals,
+            memory=learning_memory(settings.memory),
+            threads=1,  # several weights are tried at once
+            saved=saved,
+            progress=settings.progress,
+        )
     saved.clear()
     # Layers that share a weight share its drift.
     return {name: one.curve for one in measured for name in one.names}
@@ -184,7 +186,8 @@ def _rounding(
     seen = {x: formats for x, formats in wanted.items() if formats and rounding.measurable(x, prepared.graph)}
     saved = Saved.of("rounding", prepared, feeds)
     memory = learning_memory(settings.memory)
-    found = rounding.measure(prepared, seen, feeds, memory=memory, threads=settings.threads, saved=saved)
+    with one_blas_thread():
+        found = rounding.measure(prepared, seen, feeds, memory=memory, threads=settings.threads, saved=saved)
     saved.clear()
     hidden = {layer: formats for layer, formats in wanted.items() if layer not in seen}
     for format_ in dict.fromkeys(f for formats in hidden.values() for f in formats):

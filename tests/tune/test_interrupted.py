@@ -88,6 +88,7 @@ def test_sensitivities_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path))
     monkeypatch.setattr(candidates, "measure", given_times)
     whole = api.curve(small.mlp(), DATA, threads=1, effort=0)["points"]
+    monkeypatch.setattr(sensitivity, "workers", lambda: 1)
     real, calls = sensitivity._drifts, []
 
     def stopped(*arguments: object) -> list[float]:
