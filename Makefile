@@ -8,10 +8,10 @@ SOURCES := pyproject.toml $(shell find sparsify/kernels -name '*.cc' -o -name '*
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels test-all lint format bench fuzz fuzz-python fuzz-native wheel clean
+.PHONY: help demo test test-kernels test-all test-oldest lint format bench fuzz fuzz-python fuzz-native wheel clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## make a real transformer faster, measure its drift, and run the file in a stock onnxruntime
 	@$(BIN)/python -m models.demo
@@ -24,6 +24,9 @@ test-kernels: $(READY) ## every kernel of this architecture, AVX-512 emulated wh
 
 test-all: $(READY) ## the tests, the slow ones too
 	@$(BIN)/python -m pytest -m ''
+
+test-oldest: $(READY) ## the tests with every dependency at its lower bound; `nox` alone tries all versions
+	@$(BIN)/nox -s oldest-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 lint: $(READY) ## ruff, mypy, and the floors that imports must keep to
 	$(BIN)/ruff check .
@@ -53,7 +56,7 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what make made, fetched models aside
-	rm -rf $(VENV) build dist demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .import_linter_cache
 
 $(READY): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

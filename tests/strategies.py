@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 # Sizes around the multiples of 16 and 64 that kernels work in, and small ones.
 SIZES = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 200, 257]))
 ROWS = st.one_of(st.integers(0, 9), st.sampled_from([15, 16, 17, 63, 64, 65, 130]))
+
+
+def random_sparse(shape: tuple[int, int], density: float, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Normal numbers, each kept with probability `density`."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(shape) < density, rng.standard_normal(shape), 0).astype(np.float32)
+
+
 DENSITIES = st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 0.75, 1.0])
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
-from scipy.sparse import coo_array, csc_array, random_array
+from scipy.sparse import coo_array, csc_array
 
 from sparsify.formats import Encoding, decode, encode, encode_columns
-from tests.strategies import Layer, layers
+from tests.strategies import Layer, layers, random_sparse
 
 
 @settings(deadline=None)
@@ -36,7 +36,7 @@ def test_gaps_beyond_their_type_are_bridged(positions: list[int]) -> None:
     ("density", "encoding"), [(0.5, Encoding.BITMASK), (0.2, Encoding.BITMASK), (0.05, Encoding.DELTA)]
 )
 def test_the_smaller_encoding_is_chosen(density: float, encoding: Encoding) -> None:
-    weight = random_array((256, 256), density=density, rng=np.random.default_rng(0), dtype=np.float32).toarray()
+    weight = random_sparse((256, 256), density)
     chosen = encode(weight)
     assert chosen.encoding is encoding
     assert chosen.nbytes == min(encode(weight, e).nbytes for e in (Encoding.BITMASK, Encoding.DELTA))
@@ -109,7 +109,7 @@ def test_encoding_columns_leaves_the_matrix_alone() -> None:
 
 
 def test_columns_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense = random_array((40, 50), density=0.2, rng=np.random.default_rng(1), dtype=np.float32).toarray()
+    dense = random_sparse((40, 50), 0.2, seed=1)
     whole = encode_columns(csc_array(dense))
     monkeypatch.setattr("sparsify.formats._CHUNK", 7)
     pieces = encode_columns(csc_array(dense))

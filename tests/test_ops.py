@@ -8,10 +8,12 @@ import re
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+from packaging.version import Version
 
 from sparsify import kernels, ops
 from sparsify.formats import Encoding
@@ -29,7 +31,12 @@ from tests.references import (
 )
 from tests.strategies import Layer, layers
 
-OPSETS = (11, 12, 13, 14, 16, 17, 18, 19, 21, 23)
+onnx_version, runtime_version = Version(onnx.__version__), Version(onnxruntime.__version__)
+# The newest opset that each onnxruntime takes, by its own table of versions.
+NEWEST = next(opset for since, opset in (("1.22", 23), ("1.18", 21), ("1.17", 20)) if runtime_version >= Version(since))
+OPSETS = [
+    opset for opset in (11, 12, 13, 14, 16, 17, 18, 19, 21, 23) if opset <= min(NEWEST, onnx.defs.onnx_opset_version())
+]
 
 native = pytest.mark.skipif(kernels.isa() in (None, "scalar"), reason="no native kernels for this CPU")
 every_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda o: o.name)
@@ -82,6 +89,8 @@ def test_the_function_is_right_in_every_opset(operator: Operator, opset: int) ->
     onnx.checker.check_model(model)
     assert model.ir_version == ops.MIN_IR_VERSION
     assert_right(operator, layer, rows(model, layer.x, layer.residual, native=False))
+    if onnx_version < Version("1.17"):
+        return  # its evaluator's CumSum makes int64 of int32
     reference = ReferenceEvaluator(model).run(None, feed(model, layer.x, layer.residual))[0]
     assert_right(operator, layer, reference)
 

@@ -1,3 +1,4 @@
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -62,6 +63,7 @@ def test_unknown_dimensions_are_equal_to_themselves_only():
     assert found["y"][1] == found["p"][1] | found["q"][1]
 
 
+@pytest.mark.skipif(onnx.__version__.startswith("1.16."), reason="onnx 1.16 infers nothing beside an unknown operator")
 def test_an_unknown_operator_hides_its_shape_and_no_other():
     found = shapes_of("p = com.microsoft.Gelu(a) q = Relu(a) y = Add(p, q)", "float[N,4] a")
     assert "p" not in found

@@ -17,12 +17,13 @@ from sparsify.data import Array, Feed
 from sparsify.errors import InputError
 from sparsify.ops import DOMAIN
 from sparsify.runtime.refusals import explain
-from sparsify.runtime.source import Skeleton, Source, nodes_of, opened
+from sparsify.runtime.source import Skeleton, Source, nodes_of, opened, scratch
 from sparsify.runtime.staged import Staged
 
 Session: TypeAlias = onnxruntime.InferenceSession
 
-_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"  # onnxruntime 1.21 and later
+_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
+_TAKES_FOLDERS = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 21)
 _ERRORS_AND_FATAL, _FATAL = 3, 4  # onnxruntime's log severity
 _REFUSALS = tuple(
     getattr(native_errors, name)
@@ -84,6 +85,8 @@ def open_skeleton(
     if skeleton.folder is None:
         return _create(serialized, options, "the model")
     if not skeleton.scratch:  # not ours to write into
+        if not _TAKES_FOLDERS:
+            return _create_beside(skeleton.folder, serialized, options)
         options.add_session_config_entry(_FOLDER_OPTION, str(skeleton.folder))
         return _create(serialized, options, str(skeleton.folder))
     path = skeleton.folder / "session.onnx"
@@ -166,6 +169,16 @@ def input_errors(where: str) -> Iterator[None]:
 def _create(model: str | bytes, options: Any, where: str) -> Session:
     with input_errors(where):
         return Session(model, options, providers=["CPUExecutionProvider"])
+
+
+def _create_beside(folder: Path, serialized: bytes, options: Any) -> Session:
+    """For an onnxruntime that looks for data beside the model's file only: a folder of links to `folder`'s entries."""
+    with scratch() as links:
+        for entry in folder.iterdir():
+            (links / entry.name).symlink_to(entry)
+        path = links / f"{links.name}.onnx"
+        path.write_bytes(serialized)
+        return _create(str(path), options, str(folder))
 
 
 def _options(threads: int | None, native: bool, spin: bool, deterministic: bool, prepack: bool = True) -> Any:

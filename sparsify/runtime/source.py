@@ -57,7 +57,7 @@ def opened(model: Source) -> Iterator[Skeleton]:
         with _of_ir(model) as skeleton:
             yield skeleton
     elif sum(map(_inline_bytes, model.graph.initializer)) > INLINE_BYTES:
-        with _scratch() as folder:
+        with scratch() as folder:
             copy = _raw_copy(model)
             onnx.save_model(copy, folder / "saved.onnx", save_as_external_data=True, location="weights")
             yield Skeleton(onnx.load(folder / "saved.onnx", load_external_data=False), folder, scratch=True)
@@ -102,7 +102,7 @@ def graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def _of_ir(model: ir.Model) -> Iterator[Skeleton]:
     weights = [v.const_value for g in model.graphs() for v in g.initializers.values() if v.const_value is not None]
     if sum(w.nbytes for w in weights) > INLINE_BYTES:
-        with _scratch() as folder:
+        with scratch() as folder:
             ir.save(model, folder / "saved.onnx", external_data="weights")
             yield Skeleton(onnx.load(folder / "saved.onnx", load_external_data=False), folder, scratch=True)
         return
@@ -113,7 +113,7 @@ def _of_ir(model: ir.Model) -> Iterator[Skeleton]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     # Windows does not delete a file that a living session has mapped: it stays until the system cleans up.
     with tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import sparsify
 from sparsify import modelio, runtime, storage
 from sparsify.errors import InputError
+from tests.strategies import random_sparse
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -50,7 +51,7 @@ def test_computes_what_the_matrices_say(widths: list[int], rows: int, density: f
     random = np.random.default_rng(sum(widths))
     layers = [
         (
-            scipy.sparse.random_array((k, n), density=density, rng=random, dtype=np.float32).asformat(form),
+            scipy.sparse.coo_array(random_sparse((k, n), density, seed=k)).asformat(form),
             random.standard_normal(n).astype(np.float32),
             "Relu" if relu else None,
         )
@@ -83,7 +84,7 @@ def test_a_generator_of_layers_builds_what_memory_need_not_hold(
     random = np.random.default_rng(0)
     sizes = [300, 20_000, 20_000, 7]
     layers = [
-        (scipy.sparse.random_array((k, n), density=0.002, rng=random, dtype=np.float32), None, "Relu")
+        (scipy.sparse.random(k, n, density=0.002, random_state=k, dtype=np.float32), None, "Relu")
         for k, n in itertools.pairwise(sizes)
     ]
     whole = sparsify.from_scipy(layers)

@@ -20,6 +20,7 @@ from sparsify.api import samples
 from sparsify.errors import InputError, UsageError
 from tests import small
 from tests.api.test_networks import forward
+from tests.strategies import random_sparse
 
 INT8 = "sparse-int8,fuse-epilogue"
 
@@ -267,7 +268,7 @@ def test_a_model_that_onnxruntime_cannot_load_is_the_inputs_fault() -> None:
 
 
 def test_the_result_of_from_scipy_can_be_saved_and_run(tmp_path: Path) -> None:
-    matrix = scipy.sparse.random_array((30, 20), density=0.1, rng=np.random.default_rng(0), dtype=np.float32)
+    matrix = scipy.sparse.coo_array(random_sparse((30, 20), 0.1))
     model = sparsify.from_scipy([(matrix, None, "Relu")])
     assert isinstance(model, ir.Model)
     modelio.save(model, tmp_path / "net.onnx")

@@ -30,7 +30,7 @@ EVERY_LOWERING = pytest.mark.parametrize("name", LOWERINGS)
 )
 def test_behind_identity_transpose_and_cast(name, body, stored):
     base = model(f"{G} {{ {body} }}")
-    base.graph.initializer.append(from_array(np.ascontiguousarray(stored), "w"))
+    base.graph.initializer.append(ir.to_proto(ir.tensor(np.ascontiguousarray(stored), name="w")))
     for before in ((), ("cleanup",)):
         rewritten, _ = lower(base, name, before)
         assert FORMS[name] in op_types(rewritten)

@@ -18,13 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.helper
+import onnxruntime
 from hypothesis import strategies as st
 from onnx.numpy_helper import from_array
+from packaging.version import Version
 
 from tests.references import U
 
 F64 = npt.NDArray[np.float64]
 INPUT = "x"
+# onnxruntime 1.17 takes a Transpose that leaves all axes where they are, after a Gemm, for one that swaps them.
+_IDENTITIES = Version(onnxruntime.__version__) >= Version("1.18")
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 33)
 
 
@@ -73,7 +77,7 @@ def graphs(draw: st.DrawFn) -> Graph:
             options = {"array": f"b{number}"}
             graph.arrays[f"b{number}"] = rng.standard_normal(size[-1]).astype(np.float32)
         elif kind == "Transpose":
-            perm = draw(st.permutations(range(len(size))))
+            perm = draw(st.permutations(range(len(size))).filter(lambda p: _IDENTITIES or p != sorted(p)))
             options, size = {"perm": perm}, tuple(size[axis] for axis in perm)
         elif kind == "Reshape":
             size = _other_shape(draw, size)
