@@ -20,7 +20,8 @@ _BADGES = {
 }
 _STATES = {"failed": "❌ broken", "undecided": "❔ undecided", "passed": "✅ holds"}
 _WORST_LAYERS = 3
-_MOST_ROWS = 40  # of budgets and of drift
+_CODE = {"Files": (), "Worst samples": (0, 2)}  # columns that hold names or paths; of other tables the first
+_MOST_ROWS = 20  # of a table: three texts of 200 characters in each, of 4 bytes at most, are 48 kB
 
 
 def render(report: Report) -> str:
@@ -95,8 +96,9 @@ def _details(report: Report) -> Iterator[str]:
         title = re.split(r"[,(]", found.title)[0].strip()
         if title not in ("Budgets", "Suspects"):  # these are above
             cut = Table(found.title, found.columns, found.rows[:_MOST_ROWS])
-            names = () if title == "Files" else (0,)
-            yield _folded(found.title, table(cut, code_columns=names) + _more(len(found.rows), len(cut.rows)))
+            yield _folded(
+                found.title, table(cut, code_columns=_CODE.get(title, (0,))) + _more(len(found.rows), len(cut.rows))
+            )
     yield _folded("How it was measured", table(Table("", ("what", "is"), tuple(_measured(report)))))
 
 

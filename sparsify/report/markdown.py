@@ -14,7 +14,7 @@ from sparsify.report.table import Report, Table
 from sparsify.report.tables import headline, notes, tables
 
 MOST_BYTES = 60_000  # GitHub takes comments of 65536 characters
-_MOST_CELL = 160  # characters: names of nodes are seldom longer, and a table must stay a table
+_MOST_CELL = 200  # characters: names of nodes are seldom longer, and a table must stay a table
 _SIGNS = re.compile(r"([\\*_\[\]<>|!#~&$^{}=])")
 
 

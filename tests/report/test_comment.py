@@ -82,8 +82,8 @@ def test_the_marker_is_the_same_for_the_same_files_whatever_was_found(found: dic
 def test_fits_into_a_comment_whatever_the_model(found: dict[str, Any]):
     report = copy.deepcopy(found)
     drift, layers = report["drift"], report["layers"]
-    drift["outputs"] = {f"output {i} " + "ü|" * 500: next(iter(drift["outputs"].values())) for i in range(300)}
-    drift["verdicts"] = [{**drift["verdicts"][1], "output": name, "reason": "ü|" * 5000} for name in drift["outputs"]]
+    drift["outputs"] = {f"output {i} " + "🙂|" * 500: next(iter(drift["outputs"].values())) for i in range(300)}
+    drift["verdicts"] = [{**drift["verdicts"][1], "output": name, "reason": "🙂|" * 5000} for name in drift["outputs"]]
     drift["notes"] = ["ü|" * 5000] * 300
     report["layers"] = [{**layers[0], "value": str(i), "node": "n" * 10_000} for i in range(5000)]
     report["attribution"]["suspects"] = [str(i) for i in range(10)]
