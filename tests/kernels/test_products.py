@@ -13,7 +13,7 @@ from scipy.sparse import csc_array
 from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
 from sparsify.kernels import isas
 from sparsify.kernels.native import Kernel, Product, kernels
-from tests.references import ACTIVATIONS, bf16, bf16_product_bound, integer_product, product, product_bound
+from tests.references import ACTIVATIONS, U, bf16, bf16_product_bound, integer_product, product, product_bound
 from tests.strategies import Layer, layers
 
 KERNELS = kernels()
@@ -402,3 +402,18 @@ def test_columns_of_every_length(kernel: Kernel, k: int, rows: int) -> None:
 def test_unknown_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="no kernel `int9`"):
         Product("int9", encode(np.ones((1, 1), np.float32)), np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("kernel", COLUMNS, ids=_name)
+def test_a_row_so_long_that_it_moves_into_large_pages(kernel: Kernel) -> None:
+    k = 2**18 + 37  # kLong of columns-inl.h, and a tail
+    rng = np.random.default_rng(0)
+    weight = csc_array(scipy.sparse.random_array((k, 300), density=1e-4, rng=rng, dtype=np.float32))
+    bias, x = rng.standard_normal(300).astype(np.float32), rng.standard_normal((1, k)).astype(np.float32)
+    most = int(np.diff(weight.indptr).max()) + 1
+    exact = x.astype(np.float64) @ weight + bias
+    bound = most * U / (1 - most * U) * (np.abs(x).astype(np.float64) @ np.abs(weight) + np.abs(bias))
+    with Product(kernel.name, encode_columns(weight), bias) as packed:
+        assert np.all(np.abs(packed.run(x) - exact) <= bound)
+        x[0, -1] = np.nan
+        assert np.isnan(packed.run(x)).all()
