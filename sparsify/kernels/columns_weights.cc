@@ -123,7 +123,6 @@ std::string pack_columns(const Encoded& in, Epilogue epilogue, ColumnsWeights* o
   out->value = static_cast<const float*>(in.values);
   out->near = in.k <= 65536;
   out->row = aligned<uint8_t>(in.count * (out->near ? 2 : 4));
-  prefer_huge_pages(out->row.get(), in.count * (out->near ? 2 : 4));
   out->end = aligned<uint16_t>(in.n);
   out->epilogue = std::move(epilogue);
   const bool inside = in.gap_type == GapType::kUint8 ? unpack<uint8_t>(in, out) : unpack<uint16_t>(in, out);

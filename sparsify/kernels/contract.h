@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "scratch.h"
+
 namespace sparsify {
 
 enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh };
@@ -31,8 +33,8 @@ template <class T>
 struct Csc {
   int64_t k = 0, n = 0;
   std::vector<int64_t> start;  // [n + 1]
-  std::vector<int32_t> row;    // [nnz], 0 <= row < k
-  std::vector<T> value;        // [nnz]; bfloat16 are uint16_t, their bits
+  Numbers<int32_t> row;        // [nnz], 0 <= row < k
+  Numbers<T> value;            // [nnz]; bfloat16 are uint16_t, their bits
   int64_t nnz() const { return static_cast<int64_t>(row.size()); }
 };
 

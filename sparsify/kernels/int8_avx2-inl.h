@@ -23,15 +23,16 @@ struct Int8Avx2 {
   using Vector = Avx2Lanes;
   using Bytes = __m256i;
   using Sum = __m256i;
-  static constexpr Int8Layout kLayout{8, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, !kVnni};
+  static constexpr Int8Layout kLayout{8, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, 1, !kVnni};
   static constexpr int kRows = 8, kParts = 1, kRegister = 32;
+  static constexpr int64_t kPanelOverhead = kVnni ? 5 : 10;  // FMAs a broadcast takes the time of: Zen 4, Zen 3
   static constexpr bool kSigned = false;
 
   static Sum zero() { return _mm256_setzero_si256(); }
   static Sum part(Sum sum, int) { return sum; }
   static Bytes load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
   static Bytes table(const uint8_t* q) {
-    return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(q)));
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   }
   static Bytes pick(Bytes table, Bytes positions) { return _mm256_shuffle_epi8(table, positions); }
   static Bytes quad(const uint8_t* q) {

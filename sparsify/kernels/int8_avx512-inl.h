@@ -21,15 +21,16 @@ struct Int8Avx512 {
   using Vector = Avx512Lanes;
   using Bytes = __m512i;
   using Sum = __m512i;
-  static constexpr Int8Layout kLayout{16, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, !kVnni};
+  static constexpr Int8Layout kLayout{16, 16, kVnni ? 2 : 4, kVnni ? 1 : 3, 1, !kVnni};
   static constexpr int kRows = 8, kParts = 1, kRegister = 64;
+  static constexpr int64_t kPanelOverhead = 5;  // FMAs a broadcast takes the time of: Zen 4
   static constexpr bool kSigned = false;
 
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum part(Sum sum, int) { return sum; }
   static Bytes load(const uint8_t* p) { return _mm512_load_si512(p); }
   static Bytes table(const uint8_t* q) {
-    return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(q)));
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   }
   static Bytes pick(Bytes table, Bytes positions) { return _mm512_shuffle_epi8(table, positions); }
   static Bytes quad(const uint8_t* q) {

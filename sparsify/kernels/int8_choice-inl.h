@@ -1,16 +1,16 @@
 // int8 W by the permute kernel of an ISA, and by panels of exact floats where and when those are faster.
 //
-// Without VBMI a permute reaches 16 inputs only. A block of 16 then costs at least one step however few non-zeros it
-// has, and unstructured weights need two steps from 75 % down; panels cost an FMA a non-zero. Counted in vector
-// instructions for 16 inputs, 8 columns and a row at AVX2, weights balanced over 64 inputs (docs/kernels.md measures):
+// Without VBMI a permute reaches 16 inputs only, and few of them are of use to every column at once (int8_slide.h):
+// the sparser, the fewer. Panels cost an FMA a non-zero. Counted in vector instructions for 16 inputs, 8 columns and a
+// row at AVX2, weights balanced over 64 inputs (docs/kernels.md measures):
 //
 //   sparsity                   50 %   75 %   87.5 %   93.75 %
-//   vpshufb, vpmaddubsw ...      12      8        6         4
-//   vpshufb, vpdpbusd             4      4        3         2
-//   panels                        8      4        2         1
+//   vpshufb, vpmaddubsw ...     8.4    5.3     4.1      3.7
+//   vpshufb, vpdpbusd           4.0    2.7     2.0      1.9
+//   panels                      8.0    4.0     2.0      1.0
 //
 // But the lanes of a panel are rows, and a narrow panel leaves the FMA pipes waiting: a non-zero costs an FMA for every
-// kLanes rows and kOverhead more. So the permute kernel always stands by, and the panels are packed as well only where
+// kLanes rows and kPanelOverhead more. So the permute kernel always stands by, and the panels are packed as well only where
 // they win with many rows.
 #pragma once
 
@@ -45,13 +45,10 @@ class Int8Choice final : public Product {
  private:
   using Panels = Panel<V, true>;
 
-  // Broadcast, address and loop of a non-zero take the time of so many FMAs of a full panel (Zen 4).
-  static constexpr int64_t kOverhead = 5;
-
   bool panels_win(int64_t rows) const {
     const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;
     const int64_t registers = (rows + V::kLanes - 1) / V::kLanes;
-    const double panel_cost = static_cast<double>(registers + kOverhead * panels) * panel_steps_;
+    const double panel_cost = static_cast<double>(registers + P::kPanelOverhead * panels) * panel_steps_;
     return panel_cost < static_cast<double>(rows) * permute_cost_;
   }
 

@@ -4,8 +4,9 @@
 //   Vector            float lanes for quantising and the epilogue; a Sum has kParts of its registers
 //   kLayout, kRows    see int8_stream.h; rows of a tile, so that its sums stay in registers
 //   kRegister         bytes of a vector register: Bytes is one or more
+//   kPanelOverhead    see int8_choice-inl.h, where it is used
 //   kSigned           the dot product takes s8 activations: q - 128 (see quantize_rows)
-//   table(q)          the block of inputs at q, ready to be picked from
+//   table(q)          kLayout.block inputs at q, which is aligned to nothing, ready to be picked from
 //   pick(t, p)        bytes of the block at positions p
 //   quad(q)           4 inputs at q, for every column
 //   dot(s, x, w)      s + sums of 4 products, exact
@@ -57,9 +58,11 @@ class Int8Permute final : public Product {
 
   int64_t bytes() const override { return stream_.size(); }
 
+  static constexpr int64_t kPanelOverhead = L::kPanelOverhead;
+
   // Vector instructions of all steps for one row.
   double instructions_a_row() const {
-    double total = 0;
+    double total = static_cast<double>(stream_.window.size()) * L::kLayout.permute_cost;
     for (const uint8_t code : stream_.code) {
       total += (code & Int8Stream::kPlain) == 0
                    ? code * L::kLayout.permute_cost
@@ -73,19 +76,29 @@ class Int8Permute final : public Product {
   static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with a task's rows and outputs, half an L2 of 512 KB
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
 
-  // sum[r] += row r of q times the group whose codes and weights these are.
+  // sum[r] += row r of the inputs at q times the weights of the permute step at w.
   template <int R>
-  static void accumulate(const uint8_t* code, int64_t blocks, const uint8_t* w, const uint8_t* q, int64_t stride,
-                         typename L::Sum (&sum)[R]) {
-    for (int64_t b = 0; b < blocks; ++b, q += kBlock) {
+  static void permuted_step(const uint8_t* w, const uint8_t* q, int64_t stride, typename L::Sum (&sum)[R]) {
+    const auto position = L::load(w), weight = L::load(w + kWidth);
+    for (int r = 0; r < R; ++r) sum[r] = L::dot(sum[r], L::pick(L::table(q + r * stride), position), weight);
+  }
+
+  // sum[r] += row r of q times the group.
+  template <int R>
+  void accumulate(int64_t group, const uint8_t* q, int64_t stride, typename L::Sum (&sum)[R]) const {
+    const uint8_t* w = stream_.bytes.data() + stream_.offset[group];
+    const int64_t windows = stream_.windows(group);
+    const uint32_t* window = stream_.window.data() + stream_.first_window[group];
+    for (int64_t i = 0; i < windows; ++i, w += 2 * kWidth) permuted_step(w, q + window[i], stride, sum);
+    if (windows == 0) accumulate_blocks(stream_.code.data() + group * stream_.blocks, w, q, stride, sum);
+  }
+
+  template <int R>
+  void accumulate_blocks(const uint8_t* code, const uint8_t* w, const uint8_t* q, int64_t stride,
+                         typename L::Sum (&sum)[R]) const {
+    for (int64_t b = 0; b < stream_.blocks; ++b, q += kBlock) {
       if ((code[b] & Int8Stream::kPlain) == 0) {
-        for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) {
-          const auto position = L::load(w);
-          const auto weight = L::load(w + kWidth);
-          for (int r = 0; r < R; ++r) {
-            sum[r] = L::dot(sum[r], L::pick(L::table(q + r * stride), position), weight);
-          }
-        }
+        for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) permuted_step(w, q, stride, sum);
         continue;
       }
       for (int i = 0; i < kBlock / 4; ++i) {
@@ -103,8 +116,7 @@ class Int8Permute final : public Product {
   void tile(int64_t group, const QuantizedRows& in, int64_t m, const float* residual, float* y) const {
     typename L::Sum sum[R];
     for (auto& row : sum) row = L::zero();
-    accumulate<R>(stream_.code.data() + group * stream_.blocks, stream_.blocks,
-                  stream_.bytes.get() + stream_.offset[group], in.q + m * in.stride, in.stride, sum);
+    accumulate(group, in.q + m * in.stride, in.stride, sum);
     for (int part = 0; part < L::kParts; ++part) {
       const int64_t c = group * kColumns + part * V::kLanes;
       if (c >= stream_.n) return;

@@ -4,12 +4,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "int8_slide.h"
+
 namespace sparsify {
 namespace {
-
-bool fits_16_bits(int a, int b) {
-  return std::max(a, 0) + std::max(b, 0) <= 128 && std::min(a, 0) + std::min(b, 0) >= -128;
-}
 
 // The non-zeros of one column in one block, in the order in which permute steps take them; fillers are 0.
 struct Slots {
@@ -71,85 +69,130 @@ uint8_t unfit_quads(const Csc<int8_t>& w, int64_t first, int64_t last) {
   return static_cast<uint8_t>(unfit);
 }
 
-// Calls visit(column, index of its group and block in `code`, first non-zero, one past the last) for every column and
-// block that has any.
-template <class Visit>
-void each_block(const Csc<int8_t>& w, const Int8Stream& stream, Visit visit) {
-  const int shift = __builtin_ctzll(static_cast<unsigned long long>(stream.layout.block));
-  for (int64_t c = 0; c < w.n; ++c) {
-    const int64_t group = c / stream.layout.columns * stream.blocks;
-    int64_t i = w.start[c];
-    while (i < w.start[c + 1]) {
-      const int64_t block = w.row[i] >> shift, first = i, end = (block + 1) << shift;
-      while (i < w.start[c + 1] && w.row[i] < end) ++i;
-      visit(c, group + block, first, i);
-    }
-  }
+// Quads that the bits of `twice` double among the first i.
+int doubled_before(unsigned twice, unsigned i) {
+  static constexpr uint8_t kOnes[] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+  return kOnes[twice & ((1u << i) - 1) & 15];
 }
 
-void choose_codes(const Csc<int8_t>& w, Int8Stream* out) {
-  const Int8Layout& layout = out->layout;
-  std::vector<uint8_t> twice(static_cast<size_t>(out->groups * out->blocks));
-  const auto raise = [&](int64_t at, int64_t slots) {
-    out->code[at] = static_cast<uint8_t>(std::max<int64_t>(out->code[at], (slots + 3) / 4));
-  };
+// One group of columns of w, served by steps block by block.
+class BlockSteps {
+ public:
+  BlockSteps(const Csc<int8_t>& w, const Int8Layout& layout, int64_t group, uint8_t* code)
+      : w_(w),
+        layout_(layout),
+        blocks_((w.k + layout.block - 1) / layout.block),
+        shift_(__builtin_ctzll(static_cast<unsigned long long>(layout.block))),
+        first_(group * layout.columns),
+        last_(std::min(first_ + layout.columns, w.n)),
+        code_(code) {}
+
+  // Permute steps of every block to `code`, as if every pair fitted; returns what the group costs at least.
+  int64_t count() {
+    std::vector<uint8_t> here(static_cast<size_t>(blocks_)), fullest(here);
+    for (int64_t c = first_; c < last_; ++c) {
+      std::fill(here.begin(), here.end(), uint8_t{0});
+      for (int64_t i = w_.start[c]; i < w_.start[c + 1]; ++i) ++here[w_.row[i] >> shift_];
+      for (int64_t b = 0; b < blocks_; ++b) fullest[b] = std::max(fullest[b], here[b]);
+    }
+    int64_t cost = 0;
+    for (int64_t b = 0; b < blocks_; ++b) {
+      code_[b] = static_cast<uint8_t>((fullest[b] + 3) / 4);
+      cost += std::min<int64_t>(code_[b] * layout_.permute_cost, layout_.block / 4 * layout_.plain_cost);
+    }
+    return cost;
+  }
+
+  // Settles every code. Where a pair of inputs does not fit, a plain step is two; and a weight that fits no other leaves
+  // a slot of a permute step empty, which need be counted only for blocks still in question.
+  void choose() {
+    std::vector<uint8_t> twice(static_cast<size_t>(blocks_));
+    if (layout_.pairs_in_16_bits) {
+      each_block([&](int64_t, int64_t b, int64_t first, int64_t last) { twice[b] |= unfit_quads(w_, first, last); });
+    }
+    settle(twice);
+    if (!layout_.pairs_in_16_bits) return;
+    Slots slots;
+    each_block([&](int64_t, int64_t b, int64_t first, int64_t last) {
+      if (plain(b) || all_small(w_, first, last)) return;
+      fill_slots(w_, first, last, layout_, &slots);
+      code_[b] = static_cast<uint8_t>(std::max((slots.count + 3) / 4, static_cast<int>(code_[b])));
+    });
+    settle(twice);
+  }
+
+  int64_t size() const {
+    int64_t registers = 0;
+    for (int64_t b = 0; b < blocks_; ++b) registers += registers_of(b);
+    return registers * 4 * layout_.columns;
+  }
+
+  // Writes size() bytes.
+  void write(uint8_t* bytes) const {
+    std::memset(bytes, 0, static_cast<size_t>(size()));
+    const int64_t width = 4 * layout_.columns;
+    std::vector<uint8_t*> start;
+    for (int64_t b = 0; b < blocks_; bytes += registers_of(b++) * width) start.push_back(bytes);
+    Slots slots;
+    each_block([&](int64_t c, int64_t b, int64_t first, int64_t last) {
+      uint8_t* lane = start[b] + (c - first_) * 4;
+      if (plain(b)) return write_plain(first, last, code_[b] & 15u, width, lane);
+      fill_slots(w_, first, last, layout_, &slots);
+      for (int i = 0; i < slots.count; ++i) {
+        uint8_t* byte = lane + i / 4 * 2 * width + i % 4;
+        byte[0] = slots.position[i];
+        byte[width] = static_cast<uint8_t>(slots.weight[i]);
+      }
+    });
+  }
+
+ private:
+  // Calls visit(column, block, first non-zero, one past the last) for every column and block that has any.
+  template <class Visit>
+  void each_block(Visit visit) const {
+    for (int64_t c = first_; c < last_; ++c) {
+      int64_t i = w_.start[c];
+      while (i < w_.start[c + 1]) {
+        const int64_t block = w_.row[i] >> shift_, first = i, end = (block + 1) << shift_;
+        while (i < w_.start[c + 1] && w_.row[i] < end) ++i;
+        visit(c, block, first, i);
+      }
+    }
+  }
+
+  bool plain(int64_t b) const { return (code_[b] & Int8Stream::kPlain) != 0; }
+
+  int64_t registers_of(int64_t b) const {
+    return plain(b) ? layout_.block / 4 + doubled_before(code_[b], 4) : 2 * code_[b];
+  }
+
   // Plain, where the permute steps counted so far cost as much; what is plain stays so: kPlain is a large number.
-  const auto settle = [&] {
-    for (size_t at = 0; at < twice.size(); ++at) {
-      const auto plain_steps = static_cast<int>(layout.block / 4) + __builtin_popcount(twice[at]);
-      const bool plain = out->code[at] * layout.permute_cost >= plain_steps * layout.plain_cost;
-      if (plain) out->code[at] = Int8Stream::kPlain | twice[at];
+  void settle(const std::vector<uint8_t>& twice) {
+    for (int64_t b = 0; b < blocks_; ++b) {
+      const int64_t plain_steps = layout_.block / 4 + doubled_before(twice[b], 4);
+      const bool plain = code_[b] * layout_.permute_cost >= plain_steps * layout_.plain_cost;
+      if (plain) code_[b] = Int8Stream::kPlain | twice[b];
     }
-  };
-  out->code.assign(static_cast<size_t>(out->groups * out->blocks), 0);
-  each_block(w, *out, [&](int64_t, int64_t at, int64_t first, int64_t last) {
-    raise(at, last - first);
-    if (layout.pairs_in_16_bits) twice[at] |= unfit_quads(w, first, last);
-  });
-  settle();
-  if (!layout.pairs_in_16_bits) return;
-  // Slots that stay empty beside a weight that fits no other: only blocks still in question need them counted.
-  Slots slots;
-  each_block(w, *out, [&](int64_t, int64_t at, int64_t first, int64_t last) {
-    if ((out->code[at] & Int8Stream::kPlain) != 0 || all_small(w, first, last)) return;
-    fill_slots(w, first, last, layout, &slots);
-    raise(at, slots.count);
-  });
-  settle();
-}
-
-// [groups * blocks + 1]: where each block starts in `bytes`.
-std::vector<int64_t> block_offsets(const Int8Stream& stream) {
-  const Int8Layout& layout = stream.layout;
-  std::vector<int64_t> offset(stream.code.size() + 1, 0);
-  for (size_t at = 0; at < stream.code.size(); ++at) {
-    const uint8_t code = stream.code[at];
-    const bool plain = (code & Int8Stream::kPlain) != 0;
-    const int64_t registers = plain ? layout.block / 4 + __builtin_popcount(code & 15u) : 2 * code;
-    offset[at + 1] = offset[at] + registers * 4 * layout.columns;
   }
-  return offset;
-}
 
-void write_plain(const Csc<int8_t>& w, int64_t first, int64_t last, int64_t block, uint8_t twice, int64_t width,
-                 uint8_t* lane) {
-  for (int64_t i = first; i < last; ++i) {
-    const auto position = static_cast<unsigned>(w.row[i] & (block - 1)), quad = position / 4;
-    uint8_t* byte = lane + (quad + __builtin_popcount(twice & ((1u << quad) - 1))) * width + position % 4;
-    const bool split = quad < 4 && (twice >> quad & 1) != 0;
-    const int half = split ? w.value[i] / 2 : 0;
-    *byte = static_cast<uint8_t>(w.value[i] - half);
-    if (split) byte[width] = static_cast<uint8_t>(half);
+  void write_plain(int64_t first, int64_t last, unsigned twice, int64_t width, uint8_t* lane) const {
+    for (int64_t i = first; i < last; ++i) {
+      const auto position = static_cast<unsigned>(w_.row[i] & (layout_.block - 1)), quad = position / 4;
+      const bool split = quad < 4 && (twice >> quad & 1) != 0;
+      uint8_t* byte = lane + (quad + doubled_before(twice, std::min(quad, 4u))) * width + position % 4;
+      const int half = split ? w_.value[i] / 2 : 0;
+      *byte = static_cast<uint8_t>(w_.value[i] - half);
+      if (split) byte[width] = static_cast<uint8_t>(half);
+    }
   }
-}
 
-void write_permuted(const Slots& slots, int64_t width, uint8_t* lane) {
-  for (int i = 0; i < slots.count; ++i) {
-    uint8_t* byte = lane + i / 4 * 2 * width + i % 4;
-    byte[0] = slots.position[i];
-    byte[width] = static_cast<uint8_t>(slots.weight[i]);
-  }
-}
+  const Csc<int8_t>& w_;
+  const Int8Layout& layout_;
+  int64_t blocks_;
+  int shift_;
+  int64_t first_, last_;  // columns
+  uint8_t* code_;         // [blocks]
+};
 
 template <class T>
 Aligned<T> padded(const std::vector<T>& values, int64_t size) {
@@ -167,6 +210,35 @@ std::vector<int32_t> column_sums(const Csc<int8_t>& w) {
   return sums;
 }
 
+// Every group by sliding steps, or block by block where those cost less: where dense and empty blocks take turns.
+void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
+  const Int8Layout& layout = out->layout;
+  const SlidingWindow window{layout.columns, layout.block, layout.hop, layout.pairs_in_16_bits};
+  out->code.assign(static_cast<size_t>(out->groups * out->blocks), 0);
+  out->offset.push_back(0);
+  out->first_window.push_back(0);
+  SlidingSteps steps;
+  for (int64_t group = 0; group < out->groups; ++group) {
+    uint8_t* code = out->code.data() + group * out->blocks;
+    BlockSteps blocks(w, layout, group, code);
+    const int64_t first = group * layout.columns, last = std::min(first + layout.columns, w.n);
+    const int64_t cost = blocks.count(), at = out->offset.back();
+    if (slide(w, first, last, window, cost / layout.permute_cost, &steps)) {
+      std::fill(code, code + out->blocks, uint8_t{0});
+      out->bytes.insert(out->bytes.end(), steps.bytes.begin(), steps.bytes.end());
+      out->window.insert(out->window.end(), steps.start.begin(), steps.start.end());
+    } else {
+      blocks.choose();
+      out->bytes.resize(static_cast<size_t>(at + blocks.size()));
+      blocks.write(out->bytes.data() + at);
+    }
+    out->offset.push_back(static_cast<int64_t>(out->bytes.size()));
+    out->first_window.push_back(static_cast<int64_t>(out->window.size()));
+    // Groups are much alike: with room for one and a half times the first, the rest seldom moves.
+    if (group == 0) out->bytes.reserve(static_cast<size_t>(out->offset.back() * out->groups * 3 / 2));
+  }
+}
+
 }  // namespace
 
 Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout) {
@@ -179,24 +251,7 @@ Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8L
   out.scale = padded(epilogue.scale, out.groups * layout.columns);
   out.bias = padded(epilogue.bias, out.groups * layout.columns);
   out.column_sum = padded(column_sums(w), out.groups * layout.columns);
-  choose_codes(w, &out);
-
-  const std::vector<int64_t> offset = block_offsets(out);
-  for (int64_t group = 0; group <= out.groups; ++group) out.offset.push_back(offset[group * out.blocks]);
-  out.bytes = aligned<uint8_t>(out.offset.back());
-  std::memset(out.bytes.get(), 0, static_cast<size_t>(out.offset.back()));
-  const int64_t width = 4 * layout.columns;
-  Slots slots;
-  each_block(w, out, [&](int64_t c, int64_t at, int64_t first, int64_t last) {
-    uint8_t* lane = out.bytes.get() + offset[at] + c % layout.columns * 4;
-    const uint8_t code = out.code[at];
-    if ((code & Int8Stream::kPlain) != 0) {
-      write_plain(w, first, last, layout.block, code & 15, width, lane);
-    } else {
-      fill_slots(w, first, last, layout, &slots);
-      write_permuted(slots, width, lane);
-    }
-  });
+  pack_groups(w, &out);
   return out;
 }
 

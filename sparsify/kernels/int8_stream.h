@@ -6,8 +6,9 @@
 //   permute step   positions in the block [4 columns], weights [4 columns]
 //   plain step     weights [4 columns] of inputs 4i to 4i + 3 of the block, i = 0, 1, ...
 //
-// A block is served by permute steps, as many as its fullest column needs, or by plain steps, whichever costs fewer
-// instructions. This is packing only and compiled for no ISA in particular.
+// A group is served by permute steps that slide along the inputs (int8_slide.h), or block by block: each by permute
+// steps, as many as its fullest column needs, or by plain steps. Whatever costs the fewest instructions. This is packing
+// only and compiled for no ISA in particular.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct Int8Layout {
   int64_t block;     // inputs, at most 64; a power of 2
   int permute_cost;  // instructions of a permute step, and of a plain one
   int plain_cost;
+  int64_t hop;       // of windows that slide, in inputs
   // The kernel sums the products of bytes 2j and 2j + 1 in 16 bits (vpmaddubsw, which saturates). Then no pair may
   // leave them: with activations up to 255 that is so when its positive weights sum to at most 128, and its negative
   // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so; a plain step that has
@@ -37,11 +39,16 @@ struct Int8Stream {
   int64_t k, n, blocks, groups;
   std::vector<uint8_t> code;      // [groups, blocks] number of permute steps, or kPlain
   std::vector<int64_t> offset;    // [groups + 1] of a group in `bytes`
-  Aligned<uint8_t> bytes;
+  Numbers<uint8_t> bytes;
+  std::vector<uint32_t> window;       // of the steps of groups that slide: the first input
+  std::vector<int64_t> first_window;  // [groups + 1] of a group in `window`; none: it goes block by block
   Aligned<float> scale, bias;     // [groups * columns]
   Aligned<int32_t> column_sum;    // [groups * columns]
 
-  int64_t size() const { return offset.back() + blocks * groups + 12 * groups * layout.columns; }
+  int64_t windows(int64_t group) const { return first_window[group + 1] - first_window[group]; }
+  int64_t size() const {
+    return offset.back() + blocks * groups + 4 * first_window.back() + 12 * groups * layout.columns;
+  }
 };
 
 Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout);

@@ -29,7 +29,6 @@ struct Arena {
       size = 0;
       memory.reset();
       memory = aligned<uint8_t>(bytes);
-      prefer_huge_pages(memory.get(), bytes);
       size = bytes;
     }
     return memory.get();

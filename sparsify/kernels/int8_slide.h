@@ -1,0 +1,44 @@
+// Permute steps with windows that slide.
+//
+// A permute picks from `block` consecutive inputs. With windows in fixed blocks, a step waits for the fullest column of
+// each block; here a window starts at the earliest input that any column still has to multiply, and every column takes
+// its next 4 non-zeros inside, so that columns fall behind and catch up along K. Steps for unstructured weights, over
+// those that hold 4 non-zeros of every column each:
+//
+//   zeros, K 768                 50 %   70 %   80 %   90 %
+//   32 columns, blocks of 64     1.30   1.48   1.68   2.05
+//   32 columns, windows of 64    1.08   1.15   1.23   1.47
+//   8 columns, blocks of 16      1.53   1.85   2.30   2.83
+//   8 columns, windows of 16     1.14   1.36   1.65   2.58
+//
+// Starting a window as early as possible and taking as much as fits is best: what is not taken may only be taken later.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "contract.h"
+
+namespace sparsify {
+
+struct SlidingWindow {
+  int64_t columns;  // that a step serves
+  int64_t inputs;   // of a window, at most 64; a power of 2
+  int64_t hop;      // starts are multiples of it; the last window ends at K rounded up to 64
+  // The products of slots 2j and 2j + 1 are summed in 16 bits; see Int8Layout.
+  bool pairs_in_16_bits;
+};
+
+struct SlidingSteps {
+  std::vector<uint32_t> start;  // [steps] first input of a step's window
+  Numbers<uint8_t> bytes;       // [steps, 2, columns, 4] positions in the window, and weights; 0 in empty slots
+};
+
+// Whether `a` 255 + `b` 255 is a number of 16 bits for any weights: opposite signs always are.
+inline bool fits_16_bits(int a, int b) { return a + b >= -128 && a + b <= 128; }
+
+// Deals the columns [first, last) of w out to less than `most` steps; false if that many do not do.
+bool slide(const Csc<int8_t>& w, int64_t first, int64_t last, const SlidingWindow& window, int64_t most,
+           SlidingSteps* out);
+
+}  // namespace sparsify
