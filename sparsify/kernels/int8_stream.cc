@@ -129,6 +129,7 @@ class BlockSteps {
 
   // Writes size() bytes.
   void write(uint8_t* bytes) const {
+    if (size() == 0) return;
     std::memset(bytes, 0, static_cast<size_t>(size()));
     const int64_t width = 4 * layout_.columns;
     std::vector<uint8_t*> start;

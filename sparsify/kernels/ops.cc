@@ -70,17 +70,19 @@ OrtStatus* guarded(F&& body) {
   }
 }
 
+using Dimensions = std::vector<int64_t>;
+
 struct Tensor {
   const void* data = nullptr;
   int type = ort::kUndefined;
-  std::vector<int64_t> dimensions;
+  Dimensions dimensions;
   int64_t size() const {
     return std::accumulate(dimensions.begin(), dimensions.end(), int64_t{1}, std::multiplies<>());
   }
 };
 
-Tensor read(const OrtValue* value) {
-  Tensor tensor;
+void read(const OrtValue* value, Tensor* out) {
+  Tensor& tensor = *out;
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(ort::GetTensorTypeAndShape(g_api)(value, &info), "tell a shape");
   size_t rank = 0;
@@ -93,7 +95,6 @@ Tensor read(const OrtValue* value) {
   void* data = nullptr;
   check(ort::GetTensorMutableData(g_api)(const_cast<OrtValue*>(value), &data), "give a tensor's data");
   tensor.data = data;
-  return tensor;
 }
 
 std::string node_name(const OrtKernelInfo* info) {
@@ -112,7 +113,9 @@ Tensor constant(const OrtKernelInfo* info, size_t index, const char* what) {
   const OrtValue* value = nullptr;
   check(ort::KernelInfoGetConstantInput_tensor(g_api)(info, index, &is_constant, &value), "give a constant input");
   if (!is_constant || value == nullptr) throw Failure{std::string("input `") + what + "` is not a constant"};
-  return read(value);
+  Tensor tensor;
+  read(value, &tensor);
+  return tensor;
 }
 
 Tensor constant(const OrtKernelInfo* info, size_t index, const char* what, int type, int64_t size) {
@@ -220,22 +223,23 @@ class OrtPool final : public Pool {
   const OrtKernelContext* context_;
 };
 
-Tensor input(OrtKernelContext* context, size_t index) {
+void input(OrtKernelContext* context, size_t index, Tensor* out) {
   const OrtValue* value = nullptr;
   check(ort::KernelContext_GetInput(g_api)(context, index, &value), "give an input");
-  return read(value);
+  read(value, out);
 }
 
-std::string text(const std::vector<int64_t>& dimensions) {
+std::string text(const Dimensions& dimensions) {
   std::string out;
   for (const int64_t d : dimensions) out += (out.empty() ? "[" : ", ") + std::to_string(d);
   return out.empty() ? "[]" : out + "]";
 }
 
 // The residual, [..., N] as Y; null where the operator has none.
-const float* residual_for(const Kernel& kernel, OrtKernelContext* context, const std::vector<int64_t>& dimensions) {
+const float* residual_for(const Kernel& kernel, OrtKernelContext* context, const Dimensions& dimensions) {
   if (kernel.residual_at == 0) return nullptr;
-  const Tensor residual = input(context, kernel.residual_at);
+  static thread_local Tensor residual;
+  input(context, kernel.residual_at, &residual);
   if (residual.dimensions != dimensions) {
     throw Failure{"ai.sparsify: the residual has shape " + text(residual.dimensions) + ", the product " +
                   text(dimensions)};
@@ -243,14 +247,17 @@ const float* residual_for(const Kernel& kernel, OrtKernelContext* context, const
   return static_cast<const float*>(residual.data);
 }
 
+// Shapes stand in vectors that a thread keeps, so that the next run allocates nothing.
 void compute(const Kernel& kernel, OrtKernelContext* context) {
-  const Tensor x = input(context, 0);
+  static thread_local Tensor x;
+  static thread_local Dimensions dimensions;
+  input(context, 0, &x);
   if (x.dimensions.empty() || x.dimensions.back() != kernel.k) {
     const auto last = x.dimensions.empty() ? std::string("no") : std::to_string(x.dimensions.back());
     throw Failure{"ai.sparsify: X has " + last + " inputs in its last dimension, the weight has " +
                   std::to_string(kernel.k)};
   }
-  std::vector<int64_t> dimensions = x.dimensions;
+  dimensions = x.dimensions;
   dimensions.back() = kernel.n;
   const float* residual = residual_for(kernel, context, dimensions);
   OrtValue* output = nullptr;
