@@ -1,4 +1,4 @@
-"""A run allocates nothing of its own, but for what a thread's scratch arena grows by when the first of its kind runs."""
+"""A run allocates nothing, but for what a thread keeps: its scratch arena and shapes grow when the first runs."""
 
 from __future__ import annotations
 
