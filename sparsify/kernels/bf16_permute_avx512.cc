@@ -33,7 +33,6 @@ constexpr int64_t kBlock = Bf16Stream::kBlock, kPair = Bf16Stream::kPair, kGroup
 constexpr int64_t kStep = Bf16Stream::kStep;
 constexpr int64_t kRows = 8;  // of a tile
 constexpr int64_t kTaskRows = 128;
-constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 1 MB
 
 template <int R, int G>
 using Sums = __m512[G][R];
@@ -110,14 +109,18 @@ class Bf16Permute final : public Product {
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const RoundedRows rounded(rows, w_.k);
-    round(x, rows, rounded, pool);
+    const int64_t chunk = std::max<int64_t>(1, (32 << 10) / w_.k);  // rows: some 5 us
+    const auto round = [&](int64_t task) {
+      for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
+        rounded.poison[m] = round_row(x + m * w_.k, rounded.bits + m * rounded.stride, rounded.stride);
+      }
+    };
 
-    // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
+    // A task is a block of rows times a chunk of pairs.
     const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t bytes = std::max<int64_t>(2 * w_.offset.back(), 1);
-    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * w_.pairs / bytes, 1, w_.pairs);
+    const int64_t pairs = pieces_of_task(2 * w_.offset.back(), w_.pairs, std::min(rows, kTaskRows));
     const int64_t chunks = (w_.pairs + pairs - 1) / pairs;
-    pool.each(row_blocks * chunks, [&](int64_t task) {
+    pool.each_then_each((rows + chunk - 1) / chunk, round, row_blocks * chunks, [&](int64_t task) {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
       for (int64_t m = first; m < last; m += kRows) {
@@ -129,15 +132,6 @@ class Bf16Permute final : public Product {
   int64_t bytes() const override { return w_.bytes(); }
 
  private:
-  void round(const float* x, int64_t rows, const RoundedRows& out, const Pool& pool) const {
-    const int64_t chunk = std::max<int64_t>(1, (64 << 10) / w_.k);  // rows: some 10 us
-    pool.each((rows + chunk - 1) / chunk, [&](int64_t task) {
-      for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
-        out.poison[m] = round_row(x + m * w_.k, out.bits + m * out.stride, out.stride);
-      }
-    });
-  }
-
   // Rounds x [K] to out [stride] and returns the row's poison.
   float round_row(const float* x, uint16_t* out, int64_t stride) const {
     const __m512i exponent = _mm512_set1_epi16(0x7F80);

@@ -2,28 +2,10 @@
 
 #include <algorithm>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 namespace sparsify {
 namespace {
 
 using Task = ColumnsWeights::Task;
-
-// Bytes of the file that are read once can leave memory again: a hint, harmless for whatever memory it is.
-void let_go(const void* from, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_PAGEOUT)
-  if (from == nullptr) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page;
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(bytes)) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_PAGEOUT);
-#else
-  (void)from, (void)bytes;
-#endif
-}
 
 // Cuts the stream of weights into tasks while the columns go by in order.
 class Cutter {

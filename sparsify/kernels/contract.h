@@ -9,10 +9,13 @@
 // listed in kernels.inc does not exist: dispatch, tests and benchmarks read that list.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "scratch.h"
@@ -45,18 +48,51 @@ struct Epilogue {
   Activation activation = Activation::kNone;
 };
 
-// Runs task(argument, i) for every i in [0, count), in any order, on any threads.
+// Runs bodies for every i of a range, in any order, on any threads. onnxruntime splits a range into equal parts, one a
+// thread, before it starts: here every thread takes the next task when it is done with one, so that a thread that
+// started late or was interrupted, or an odd number of tasks, costs at most one of them.
 class Pool {
  public:
   using Task = void (*)(void* argument, size_t index);
   virtual ~Pool() = default;
+  // task(argument, i) for every i in [0, count), in any order, on any threads.
   virtual void parallel(int64_t count, Task task, void* argument) const = 0;
 
   template <class F>
   void each(int64_t count, F&& body) const {
-    parallel(count, [](void* f, size_t i) { (*static_cast<F*>(f))(static_cast<int64_t>(i)); }, &body);
+    each_then_each(0, [](int64_t) {}, count, body);
+  }
+
+  // before(i) for i in [0, first), all of them done when the first of after(i) for i in [0, second) starts: one region
+  // for both, so that threads are woken once. A thread waits only for tasks that running threads have taken. No body
+  // throws.
+  template <class F, class G>
+  void each_then_each(int64_t first, F&& before, int64_t second, G&& after) const {
+    std::atomic<int64_t> taken{0}, done{0};
+    auto work = [&] {
+      for (int64_t i = taken++; i < first + second; i = taken++) {
+        if (i < first) {
+          before(i);
+          done.fetch_add(1, std::memory_order_release);
+          continue;
+        }
+        while (done.load(std::memory_order_acquire) < first) std::this_thread::yield();
+        after(i - first);
+      }
+    };
+    parallel(std::max(first, second), [](void* f, size_t) { (*static_cast<decltype(work)*>(f))(); }, &work);
   }
 };
+
+// Of weights of `bytes` in `pieces` pieces that are much alike, the pieces of a task of so many rows. A task's weights
+// stay in L2 while its rows go over them: at most 128 KB, with rows and outputs half an L2 of 512 KB. There are enough
+// tasks for threads to share evenly, of 2 us and more (768x3072 and 4096x4096, Zen 3).
+inline int64_t pieces_of_task(int64_t bytes, int64_t pieces, int64_t rows) {
+  constexpr int64_t kMost = 128 << 10, kTasks = 24;
+  const int64_t least = std::clamp<int64_t>((2 << 20) / std::max<int64_t>(rows, 1), 16 << 10, 64 << 10);
+  const int64_t wanted = std::clamp(bytes / kTasks, least, kMost);
+  return std::clamp<int64_t>(wanted * pieces / std::max<int64_t>(bytes, 1), 1, pieces);
+}
 
 class Product {
  public:

@@ -25,6 +25,11 @@ struct Encoded {
   GapType gap_type = GapType::kUint8;  // kDelta, kColumns
   const void* values = nullptr;       // float, int8_t or bits of bfloat16 [count]
   int64_t count = 0;
+
+  int64_t position_bytes() const {
+    const int64_t gap = gap_type == GapType::kUint8 ? 1 : gap_type == GapType::kUint16 ? 2 : 4;
+    return position_count * (encoding == Encoding::kBitmask ? 1 : gap);
+  }
 };
 
 // Non-zeros of an int8 column that an int32 accumulator can sum, each up to 255 * 128: 65,793.

@@ -5,7 +5,7 @@
 //   kLayout, kRows    see int8_stream.h; rows of a tile, so that its sums stay in registers
 //   kRegister         bytes of a vector register: Bytes is one or more
 //   kPanelOverhead    see int8_choice-inl.h, where it is used
-//   kSigned           the dot product takes s8 activations: q - 128 (see quantize_rows)
+//   kSigned           the dot product takes s8 activations: q - 128 (see quantize_row)
 //   table(q)          kLayout.block inputs at q, which is aligned to nothing, ready to be picked from
 //   pick(t, p)        bytes of the block at positions p
 //   quad(q)           4 inputs at q, for every column
@@ -38,14 +38,18 @@ class Int8Permute final : public Product {
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const QuantizedRows quantized(rows, stream_.k);
-    quantize_rows<V, L::kSigned>(x, rows, stream_.k, quantized, pool);
+    const int64_t some = rows_of_task(stream_.k);
+    const auto quantize = [&](int64_t task) {
+      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) {
+        quantize_row<V, L::kSigned>(x, m, stream_.k, quantized);
+      }
+    };
 
-    // A task is a block of rows times a chunk of groups whose weights stay in L2 while all its rows go over them.
+    // A task is a block of rows times a chunk of groups.
     const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t size = std::max<int64_t>(stream_.offset.back(), 1);
-    const int64_t groups = std::clamp<int64_t>(kTaskBytes * stream_.groups / size, 1, stream_.groups);
+    const int64_t groups = pieces_of_task(stream_.offset.back(), stream_.groups, std::min(rows, kTaskRows));
     const int64_t chunks = (stream_.groups + groups - 1) / groups;
-    pool.each(row_blocks * chunks, [&](int64_t task) {
+    pool.each_then_each((rows + some - 1) / some, quantize, row_blocks * chunks, [&](int64_t task) {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
       for (int64_t m = first; m < last; m += L::kRows) {
@@ -73,7 +77,6 @@ class Int8Permute final : public Product {
 
  private:
   static constexpr int64_t kTaskRows = 128;
-  static constexpr int64_t kTaskBytes = 128 << 10;  // weights: with a task's rows and outputs, half an L2 of 512 KB
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
 
   // sum[r] += row r of the inputs at q times the weights of the permute step at w.

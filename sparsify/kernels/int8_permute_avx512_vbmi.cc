@@ -34,7 +34,6 @@ constexpr int64_t kPair = 2 * kGroup;  // columns of a tile
 constexpr int64_t kWidth = 4 * kPair;  // bytes of weights of a step
 constexpr int64_t kRows = 8;           // rows of a tile
 constexpr int64_t kTaskRows = 128;
-constexpr int64_t kTaskBytes = 128 << 10;  // weights: with the rows and outputs of a task, in half an L2 of 1 MB
 
 // A step with its permute costs 1.35 plain ones (measured on Zen 4). A window that starts on a multiple of 16 lies in
 // one cache line in one case of four; starting anywhere would save another 3 % of the steps.
@@ -96,14 +95,16 @@ class Int8Permute final : public Product {
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const QuantizedRows quantized(rows, k_);
-    quantize(x, rows, quantized, pool);
+    const int64_t some = rows_of_task(k_);
+    const auto quantize = [&](int64_t task) {
+      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) quantize_row(x, m, quantized);
+    };
 
-    // A task is a block of rows times a chunk of pairs whose weights stay in L2 while all its rows go over them.
+    // A task is a block of rows times a chunk of pairs.
     const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t size = std::max<int64_t>(stream_.offset.back(), 1);
-    const int64_t pairs = std::clamp<int64_t>(kTaskBytes * stream_.groups / size, 1, stream_.groups);
+    const int64_t pairs = pieces_of_task(stream_.offset.back(), stream_.groups, std::min(rows, kTaskRows));
     const int64_t chunks = (stream_.groups + pairs - 1) / pairs;
-    pool.each(row_blocks * chunks, [&](int64_t task) {
+    pool.each_then_each((rows + some - 1) / some, quantize, row_blocks * chunks, [&](int64_t task) {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, stream_.groups);
       for (int64_t m = first; m < last; m += kRows) {
@@ -117,16 +118,11 @@ class Int8Permute final : public Product {
  private:
   int groups(int64_t pair) const { return n_ - pair * kPair > kGroup ? 2 : 1; }
 
-  void quantize(const float* x, int64_t rows, const QuantizedRows& out, const Pool& pool) const {
-    const int64_t chunk = std::max<int64_t>(1, (32 << 10) / k_);  // rows: about 8 us of two passes at 4 values/ns
-    pool.each((rows + chunk - 1) / chunk, [&](int64_t task) {
-      for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
-        const RowScale row = row_scale(range_avx512(x + m * k_, k_));
-        fill_avx512(x + m * k_, k_, out.stride, row, out.q + m * out.stride);
-        out.scale[m] = row.scale;
-        out.zero_point[m] = row.zero_point;
-      }
-    });
+  void quantize_row(const float* x, int64_t m, const QuantizedRows& out) const {
+    const RowScale row = row_scale(range_avx512(x + m * k_, k_));
+    fill_avx512(x + m * k_, k_, out.stride, row, out.q + m * out.stride);
+    out.scale[m] = row.scale;
+    out.zero_point[m] = row.zero_point;
   }
 
   template <int R, int G>

@@ -162,11 +162,14 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
   return encoded;
 }
 
+// A session keeps constants for as long as it lives, but of those that it mapped from a file nothing need stay in memory.
 template <class T, class Factory>
 std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory make) {
   Csc<T> w;
   const std::string wrong = decode(encoded, &w);
   if (!wrong.empty()) throw Failure{wrong};
+  let_go(encoded.positions, encoded.position_bytes());
+  let_go(encoded.values, encoded.count * static_cast<int64_t>(sizeof(T)));
   return make(w, std::move(epilogue));
 }
 

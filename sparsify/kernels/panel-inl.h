@@ -43,16 +43,14 @@ class Panel final : public Product {
     const int64_t size = (weights_.k + 1) * kTokens;  // floats: a header, and the panel
     auto* memory = reinterpret_cast<float*>(scratch(panels * size * static_cast<int64_t>(sizeof(float))));
     const auto rows_of = [&](int64_t p) { return std::min(kTokens, rows - p * kTokens); };
-    pool.each(panels, [&](int64_t p) {
-      float* header = memory + p * size;
-      const float* from = x + p * kTokens * weights_.k;
-      for (int64_t m = 0; m < rows_of(p); m += kLanes) {
-        const int64_t some = std::min<int64_t>(kLanes, rows_of(p) - m);
-        fill(from + m * weights_.k, some, round_up(rows_of(p), kLanes), header + m);
-      }
-    });
+    const int64_t strips = (rows + kLanes - 1) / kLanes;  // of kLanes rows, kTokens / kLanes a panel
+    const auto transpose = [&](int64_t strip) {
+      const int64_t p = strip * kLanes / kTokens, m = strip * kLanes % kTokens;
+      const int64_t some = std::min<int64_t>(kLanes, rows_of(p) - m);
+      fill(x + strip * kLanes * weights_.k, some, round_up(rows_of(p), kLanes), memory + p * size + m);
+    };
     // A task is all panels of one chunk: its weights stay in cache.
-    pool.each(weights_.chunks, [&](int64_t chunk) {
+    pool.each_then_each(strips, transpose, weights_.chunks, [&](int64_t chunk) {
       for (int64_t p = 0; p < panels; ++p) {
         const int64_t at = p * kTokens * weights_.n;
         const float* added = residual == nullptr ? nullptr : residual + at;

@@ -66,19 +66,14 @@ inline void fill(const float* x, int64_t k, int64_t stride, const RowScale& row,
   for (; i < stride; i += V::kLanes) put(i, V::set(0.0f));
 }
 
-// kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
+// Row m of x. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
 template <class V, bool kSigned>
-void quantize_rows(const float* x, int64_t rows, int64_t k, const QuantizedRows& out, const Pool& pool) {
-  const int64_t chunk = std::max<int64_t>(1, (32 << 10) / k);  // rows of a task: about 10 us
-  pool.each((rows + chunk - 1) / chunk, [&](int64_t task) {
-    for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
-      RowScale row = row_scale(range_of<V>(x + m * k, k));
-      if (kSigned) row.zero_point -= 128;
-      fill<V, kSigned>(x + m * k, k, out.stride, row, out.q + m * out.stride);
-      out.scale[m] = row.scale;
-      out.zero_point[m] = row.zero_point;
-    }
-  });
+void quantize_row(const float* x, int64_t m, int64_t k, const QuantizedRows& out) {
+  RowScale row = row_scale(range_of<V>(x + m * k, k));
+  if (kSigned) row.zero_point -= 128;
+  fill<V, kSigned>(x + m * k, k, out.stride, row, out.q + m * out.stride);
+  out.scale[m] = row.scale;
+  out.zero_point[m] = row.zero_point;
 }
 
 }  // namespace sparsify

@@ -7,6 +7,7 @@
 // are per ISA (quantize-inl.h); what lies between them is here.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -19,6 +20,9 @@ struct RowRange {
   float low, high;  // of x and 0
   float poison;     // 0, or NaN when x holds a NaN or an infinity
 };
+
+// Rows of a task that quantises: some 4 us, so that every thread gets some.
+inline int64_t rows_of_task(int64_t k) { return std::max<int64_t>(1, (16 << 10) / k); }
 
 struct RowScale {
   float inverse;

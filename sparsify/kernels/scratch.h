@@ -26,6 +26,9 @@ using Aligned = std::unique_ptr<T[], Free>;
 // hint; small allocations are left alone.
 void prefer_huge_pages(void* memory, int64_t bytes);
 
+// Bytes of a file that are read once can leave memory again: a hint, harmless for whatever memory it is.
+void let_go(const void* from, int64_t bytes);
+
 // count elements of a trivial type, not initialised. Throws std::bad_alloc.
 template <class T>
 Aligned<T> aligned(int64_t count) {

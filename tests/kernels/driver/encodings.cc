@@ -48,7 +48,7 @@ void multiply(const Csc<T>& w, Format format) {
     } else {
       product = kernel.make_fp32(w, epilogue);
     }
-    product->run(x.data(), kRows, nullptr, y.data(), ReversedPool());
+    product->run(x.data(), kRows, nullptr, y.data(), TwoThreads());
   }
 }
 
@@ -99,7 +99,7 @@ bool pack_and_multiply(const Encoded& encoded) {
       }
       const std::vector<float> x(static_cast<size_t>(rows * w.k), 1.0f);
       std::vector<float> y(static_cast<size_t>(rows * w.n));
-      kernel.make_columns(std::move(w))->run(x.data(), rows, nullptr, y.data(), ReversedPool());
+      kernel.make_columns(std::move(w))->run(x.data(), rows, nullptr, y.data(), TwoThreads());
     }
   }
   return true;

@@ -109,7 +109,7 @@ std::vector<float> run(const Product& product, const std::vector<float>& x, cons
   if (!x.empty()) std::memcpy(in.get() + 1, x.data(), x.size() * sizeof(float));
   std::copy(residual.begin(), residual.end(), added.get() + 1);
   std::fill(out.get(), out.get() + size + 2, kGuard);
-  product.run(in.get() + 1, shape.rows, residual.empty() ? nullptr : added.get() + 1, out.get() + 1, ReversedPool());
+  product.run(in.get() + 1, shape.rows, residual.empty() ? nullptr : added.get() + 1, out.get() + 1, TwoThreads());
   if (out[0] != kGuard || out[size + 1] != kGuard) report(name + " wrote beyond its output");
   return {out.get() + 1, out.get() + 1 + size};
 }
