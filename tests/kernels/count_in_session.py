@@ -27,11 +27,8 @@ TYPES = {Values.FP32: np.float32, Values.INT8: np.int8, Values.BF16: bfloat16}
 def cases() -> Iterator[tuple[str, ir.Model]]:
     """An operator for each kind of weight and way to store it, half of its weights zeros."""
     dense = np.random.default_rng(0).integers(-3, 4, (300, 200)) * (np.arange(200) % 2)
-    for values in Values:
-        for encoding in Encoding:
-            if values is not Values.FP32 and encoding is Encoding.COLUMNS:
-                continue
-            operator = Operator(values, encoding, Activation.GELU)
+    for operator in ops.OPERATORS.values():
+        if operator.activation is Activation.GELU:
             yield operator.name, _model(operator, dense)
 
 
