@@ -11,7 +11,7 @@ import pytest
 from sparsify.kernels import isas
 
 ROOT = Path(__file__).parents[2]
-KERNELS, DRIVER = Path("sparsify/kernels"), Path("tests/kernels/driver")
+KERNELS, TESTS = Path("sparsify/kernels"), Path("tests/kernels")
 
 # A file of the kernels, what stands there once, and what a slip would make of it.
 MUTANTS = [
@@ -46,12 +46,12 @@ def _checked(build: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif("avx2" not in isas(), reason="the emulation is for x86 with AVX2")
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="no cmake or g++")
 def test_mutants_of_avx512_kernels_are_noticed(tmp_path: Path) -> None:
-    for folder in (KERNELS, DRIVER):
+    for folder in (KERNELS, TESTS / "driver", TESTS / "fuzz"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    build = tmp_path / "build"
-    emulation = tmp_path / DRIVER / "emulated_avx512.h"
+    build, driver = tmp_path / "build", tmp_path / TESTS / "driver"
+    emulation = driver / "emulated_avx512.h"
     options = [f"-DSPARSIFY_EMULATE_AVX512={emulation}", "-DSPARSIFY_AVX_VNNI_AS_AVX512=ON"]
-    subprocess.run(["cmake", "-S", tmp_path / DRIVER, "-B", build, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "-S", driver, "-B", build, *options], check=True, capture_output=True)
     whole = _checked(build)
     assert whole.returncode == 0, whole.stdout
     missed = []

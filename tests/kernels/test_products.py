@@ -312,7 +312,7 @@ def test_broken_rows_are_refused(kernel: Kernel) -> None:
 @settings(deadline=None, max_examples=40)
 @given(
     k=st.integers(1, 70),
-    n=st.sampled_from([1, 7, 8, 9, 17, 511, 512, 513, 1030]),
+    n=st.sampled_from([1, 7, 8, 9, 17, 511, 512, 513, 1030, 2050]),
     rows=st.integers(0, 19),
     zeros=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     seed=st.integers(0, 99),
