@@ -96,6 +96,7 @@ def _measure(key: str, row: str) -> dict[str, Any]:
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "load": load,
         "place": _place(),
+        "setting": task.setting,
         **facts,
     }
     answers = task.answer(runtime.session(model, spin=False))

@@ -45,6 +45,8 @@ def _task(task: Task, rows: Iterable[str], known: Mapping[str, Row]) -> str:
 
 def _line(task: Task, name: str, row: Row) -> str:
     weights, method = _named(name, row, int8=task.int8)
+    if method and row.get("setting", task.setting) != task.setting:
+        method = f"{method}, {row['setting']}"
     figures = [format(row[key], spec) for key, (_, spec) in task.columns.items()]
     error = "" if row.get("layer_error") is None else f"{row['layer_error']:.4f}"
     wall = f"{row['seconds']:.0f} s{'' if row['load'] <= 1 else ' (busy)'}"

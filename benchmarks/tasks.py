@@ -36,6 +36,7 @@ class Task:
         layers: linear layers that must all be changed, so that no row is better for having done less.
         levels: N:64 patterns that are measured.
         int8: whether rounding to int8 is measured as well; if not, layers stay fp32.
+        setting: what may differ between rows that were measured at different times; the page says where it does.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Task:
     layers: int
     levels: tuple[str, ...] = ("32:64", "24:64", "16:64", "8:64")
     int8: bool = True
+    setting: str = ""
 
 
 def _classified(session: Session) -> Answers:
@@ -168,6 +170,7 @@ TASKS = {
             "worst": ("worst", ".3f"),
         },
         layers=36,
+        setting=f"{newsgroups.WINDOWS} windows",
     ),
     "digits": Task(
         title="A perceptron 64-384-384-10: handwritten digits",

@@ -43,8 +43,9 @@ def test_the_page_says_where_auto_was_not_better_and_what_was_not_measured():
     common = {"accuracy": 0.5, "flips": 0.25, "cosine": 0.875, "seconds": 2.0, "cpu_seconds": 3.0, "load": 0.0}
     common |= {"peak_bytes": 2**21, "place": "here"}
     errors = {"layer_errors": {"a": 0.2, "b": 0.1}, "obs_errors": {"a": 0.4, "b": 0.1}, "layer_error": 0.15}
-    known = {"mnist fp32": common, "mnist 32:64 auto": common | errors}
+    known = {"mnist fp32": common, "mnist 32:64 auto": common | errors, "mnist 16:64 obs": common | {"setting": "old"}}
     page = accuracy_page.page({"mnist": TASKS["mnist"]}, ["mnist fp32", *known, "mnist 8:64 auto"], known)
     assert "| 50 % zeros, 32:64, int8 | `auto` | 0.5000 | 25.00% | 0.8750 | 0.1500 | 3 s | 2 s | 2 MiB |" in page
     assert "* 32:64 `auto`: lower on 1 of 2 layers; not on `b`; 0.1500 to 0.2500 in the mean." in page
+    assert "| 75 % zeros, 16:64, int8 | SparseGPT (`obs`), old |" in page
     assert "Not measured: 8:64 auto." in page
