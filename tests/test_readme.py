@@ -96,7 +96,7 @@ def test_the_model_given_is_left_alone(sandbox: Path, digits_model: Path):
 
 def test_every_verb_is_shown():
     shown = {command.split()[1] for command, _ in commands()}
-    assert shown == {"optimize", "audit", "inspect", "bench", "passes", "doctor"}
+    assert shown == {"optimize", "audit", "bisect", "inspect", "bench", "passes", "doctor"}
 
 
 def test_the_python_runs(sandbox: Path, root: Path):
