@@ -97,6 +97,16 @@ def calibration() -> list[Feed]:
     return [feed for feed, _ in _batches(pieces)]
 
 
+def judged() -> list[Feed]:
+    """The test posts as feeds, short ones first."""
+    return [feed for feed, _ in _judged()]
+
+
+def judged_order() -> list[int]:
+    """Which test post each sample of these feeds is."""
+    return [post for _, which in _judged() for post in which]
+
+
 def embed(session: Session, texts: Sequence[str]) -> Matrix:
     """Unit vectors [len(texts), D] in the order of `texts`."""
     found: dict[int, Matrix] = {}
@@ -127,6 +137,10 @@ def score(base: Embedded, other: Embedded) -> Score:
         worst=float(cosines.min()),
         flips=float((other.predicted != base.predicted).mean()),
     )
+
+
+def _judged() -> list[tuple[Feed, list[int]]]:
+    return _batches([e.ids for e in _tokenizer().encode_batch(corpus().test)])
 
 
 def _rows(half: str) -> list[tuple[str, str]]:

@@ -7,22 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparsify import budget as budgets_
 from sparsify import data, runtime
-from sparsify.audit import kinds as kinds_
-from sparsify.audit import metrics, worst
+from sparsify.audit import worst
 from sparsify.audit.attribution import MEMORY, THRESHOLD, drift_of_layers
-from sparsify.audit.judging import check_outputs, judge
+from sparsify.audit.judging import check_outputs
 from sparsify.audit.labels import Labels
-from sparsify.audit.output import Output
-from sparsify.audit.report import DriftReport, OutputDrift, Whole
-from sparsify.audit.truth import Answers, Truth
-from sparsify.audit.usermetrics import UserMetric, UserTally
+from sparsify.audit.ledger import Ledger
+from sparsify.audit.report import DriftReport
+from sparsify.audit.usermetrics import UserMetric
 from sparsify.budget import Budget
 from sparsify.data import Feed
-from sparsify.errors import InputError, UsageError
+from sparsify.errors import InputError
 from sparsify.runtime import Session, Source
 
 Progress = Callable[[str, int, int], None]
@@ -83,41 +79,19 @@ def audit(
     check_outputs(wanted, (o.name for o in old.get_outputs()))
     data.check(feeds, old.get_inputs())
     data.check(feeds, new.get_inputs())
-    names = [o.name for o in old.get_outputs()]
-    kinds_.check(kinds or {}, names)
-    asked = {name: [b.metric for b in wanted if b.output == name] for name in names}
-    outputs = {name: Output(name, seed, (kinds or {}).get(name), asked[name]) for name in names}
-    if labels is not None and labels.output is not None and labels.output not in names:
-        raise UsageError(
-            f"the model has no output `{labels.output}`", where=labels.where, hint=f"its outputs are {', '.join(names)}"
-        )
-    answers = None if labels is None else Answers(labels, seed)
-    tally = UserTally(measures)
+    ledger = Ledger([o.name for o in old.get_outputs()], wanted, kinds or {}, labels, measures, seed)
     for index, feed in enumerate(feeds):
-        _compare(old, new, feed, outputs, answers, tally)
+        ledger.add(feed, data.rows(feed, old.get_inputs()), runtime.run(old, feed), runtime.run(new, feed))
         if progress is not None:
             progress("outputs", index + 1, len(feeds))
-    measured = {name: output.summary() for name, output in outputs.items() if output.measured}
-    notes = [note for output in outputs.values() for note in output.notes()]
-    truths = () if answers is None else answers.truths()
-    measured = {name: _with_drops(found, truths) for name, found in measured.items()}
-    whole = Whole(tally.samples, tally.estimates(seed)) if tally.samples else None
-    if not measured:
-        raise InputError(f"nothing could be compared: {'; '.join(notes)}", where="audit")
-    verdicts = judge(measured, wanted, whole)
-    found = DriftReport(measured, verdicts, None, tuple(notes), seed, threads, whole, truths)
+    found = ledger.report(threads)
     if save_worst is not None:
         found = replace(found, saved=tuple(worst.save(save_worst, old, new, feeds, found)))
     del old, new  # the layers' sessions take their place in memory
     if not layers:
         return found
     where = drift_of_layers(base, candidate, feeds, threads, native, progress, memory=memory, threshold=threshold)
-    return replace(found, attribution=where, notes=(*notes, *where.notes))
-
-
-def _with_drops(output: OutputDrift, truths: Iterable[Truth]) -> OutputDrift:
-    drops = {f"{truth.figure}_drop": truth.drop for truth in truths if truth.output == output.name}
-    return replace(output, metrics={**output.metrics, **drops})
+    return replace(found, attribution=where, notes=(*found.notes, *where.notes))
 
 
 def open_side(model: Source, name: str, threads: int | None, native: bool) -> Session:
@@ -130,29 +104,6 @@ def open_side(model: Source, name: str, threads: int | None, native: bool) -> Se
         return runtime.session(model, threads=threads, native=native, deterministic=True)
     except InputError as error:
         raise InputError(error.what, where=name, hint=error.hint) from error
-
-
-def _compare(
-    old: Session, new: Session, feed: Feed, outputs: Mapping[str, Output], answers: Answers | None, tally: UserTally
-) -> None:
-    rows = data.rows(feed, old.get_inputs())
-    before, after = runtime.run(old, feed), runtime.run(new, feed)
-    for name, output in outputs.items():
-        base, candidate = before[name], after[name]
-        if not isinstance(base, np.ndarray) or not isinstance(candidate, np.ndarray):
-            output.tensor = False
-            continue
-        if base.shape != candidate.shape or metrics.is_float(base) != metrics.is_float(candidate):
-            raise InputError(
-                f"output `{name}` is {base.dtype} {list(base.shape)} in the base "
-                f"but {candidate.dtype} {list(candidate.shape)} in the candidate",
-                where=str(getattr(feed, "source", "a feed")),
-                hint="only models of the same interface can be compared",
-            )
-        samples = output.add(base, candidate, feed, rows)
-        if answers is not None:
-            answers.add(name, output.kind, base, candidate, samples)
-    tally.add(before, after, feed, rows)
 
 
 def _same_names(kind: str, base: Iterable[Any], candidate: Iterable[Any]) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsify.errors import InputError
+from sparsify.errors import InputError, UsageError
 
 _HINT = "one number a sample: .npy, .npz with the key `labels`, .csv with a column `label`, or .txt"
 
@@ -38,6 +39,16 @@ class Labels:
     def classes(self) -> bool:
         """Whether they name classes."""
         return self.values.dtype.kind == "i"
+
+    def check(self, outputs: Sequence[str]) -> None:
+        """Refuse labels of an output that the model does not have.
+
+        Raises:
+            UsageError: names those that there are.
+        """
+        if self.output is not None and self.output not in outputs:
+            hint = f"its outputs are {', '.join(outputs)}"
+            raise UsageError(f"the model has no output `{self.output}`", where=self.where, hint=hint)
 
 
 def read(text: str | Path) -> Labels:

@@ -14,9 +14,7 @@ Its value is the mean over samples, its interval the bootstrap's. Naming a funct
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -26,7 +24,7 @@ import numpy as np
 from sparsify import budget
 from sparsify.audit.measures.estimate import Estimate, draws, percentiles
 from sparsify.budget import Metric
-from sparsify.data import Array, Feed
+from sparsify.data import Array, Feed, functions
 from sparsify.errors import InputError, UsageError
 
 Function: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]], float]
@@ -121,21 +119,7 @@ def _sample(arrays: Mapping[str, Any], row: int, rows: int | None) -> Feed:
 
 
 def _find(name: str, where: str) -> Function:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not all(name.partition(":")):
         raise UsageError("a metric is MODULE:FUNCTION", where=where, hint=_HINT)
-    if "" not in sys.path and "." not in sys.path:
-        sys.path.insert(0, "")  # the current folder, as `python -m` has it
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise InputError(f"it fails: {error}", where=where) from error  # the module is there, but not what it needs
-        hint = "MODULE is looked for here and where Python looks"
-        raise UsageError(f"there is no module `{module}`", where=where, hint=hint) from error
-    except Exception as error:  # not our code
-        raise InputError(f"it fails: {type(error).__name__}: {error}", where=where) from error
-    if not callable(found):
-        raise UsageError(f"the module `{module}` has no function `{attribute}`", where=where, hint="check the spelling")
-    function: Function = found
-    return function
+    found: Function = functions.find(name, where, missing="there is no module `{module}`", hint=_HINT)
+    return found

@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from sparsify.audit import audit, truth
+from sparsify.audit.answers import Answers
 from sparsify.audit.labels import Labels, of
 from sparsify.errors import InputError, UsageError
 
@@ -33,7 +34,7 @@ def test_spearman_is_scipys_also_for_ties_and_repeated_samples(rows: list[tuple[
     if counts.sum() < 2:
         return
     repeated = [np.repeat(side, counts[0].astype(int)) for side in (right, x)]
-    found = truth._spearman(right, x)(counts)[0]
+    found = truth.spearman(right, x)(counts)[0]
     if len(set(repeated[0])) < 2 or len(set(repeated[1])) < 2:
         assert math.isnan(found)
     else:
@@ -41,7 +42,7 @@ def test_spearman_is_scipys_also_for_ties_and_repeated_samples(rows: list[tuple[
 
 
 def judged(labels: Labels, base: np.ndarray, candidate: np.ndarray) -> tuple[truth.Truth, ...]:
-    answers = truth.Answers(labels, seed=0)
+    answers = Answers(labels, seed=0)
     answers.add("y", None if base.dtype.kind == "i" else "other", base, candidate, len(base))
     return answers.truths()
 
@@ -89,7 +90,7 @@ def test_a_candidate_that_forgot_has_a_small_p():
 @pytest.mark.parametrize("cuts", [[8], [3, 5], [1, 1, 6]])
 def test_embeddings_are_compared_in_pairs_across_feeds(cuts: list[int]):
     base, candidate = np.random.default_rng(2).standard_normal((2, 8, 5))
-    answers = truth.Answers(of([0.1, 0.4, 0.2, 0.9]), seed=0)
+    answers = Answers(of([0.1, 0.4, 0.2, 0.9]), seed=0)
     first = 0
     for cut in cuts:
         answers.add("e", "embeddings", base[first : first + cut], candidate[first : first + cut], cut)

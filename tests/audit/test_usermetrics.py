@@ -77,7 +77,7 @@ def test_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(UsageError) as error:
             usermetrics.load(text)
         assert (error.value.what, error.value.where) == (words, f"--metric {text}")
-    with pytest.raises(InputError, match="it fails: No module named 'there_is_no_such_module'"):
+    with pytest.raises(InputError, match="it fails: ModuleNotFoundError: No module named 'there_is_no_such_module'"):
         usermetrics.load("my_broken:f")
 
 
