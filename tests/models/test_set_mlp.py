@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,14 +55,12 @@ def test_evolution_keeps_the_number_of_connections(inputs: int, outputs: int, ep
     after = layer.weight
     assert after.nnz == before.nnz
     assert after.has_canonical_format  # rows ascend, no position twice
-    old, new = before.toarray(), after.toarray()
-    grown = (new != 0) & (old == 0)
-    assert np.count_nonzero(grown) == replaced
-    kept = (new != 0) & (old != 0)
-    assert np.array_equal(new[kept], old[kept])  # what stays is what it was, with its velocity
-    place = dict(zip(map(tuple, np.argwhere(old)), velocity, strict=True))
-    for position, speed in zip(map(tuple, np.argwhere(new)), layer.velocity, strict=True):
-        assert speed == (0 if grown[position] else place[position])
+    old = dict(zip(zip(*before.nonzero(), strict=True), zip(before.data, velocity, strict=True), strict=True))
+    rows, columns = set_mlp.positions(after)
+    new = dict(zip(zip(rows, columns, strict=True), zip(after.data, layer.velocity, strict=True), strict=True))
+    assert len(new.keys() - old.keys()) == replaced
+    for position, pair in new.items():
+        assert pair == old.get(position, (0, 0))  # what stays is what it was, with its velocity; new ones are 0
 
 
 def test_evolution_takes_the_weakest_of_either_sign() -> None:
@@ -73,6 +73,29 @@ def test_evolution_takes_the_weakest_of_either_sign() -> None:
         mine = np.sign(before) == sign
         assert np.count_nonzero(gone & mine) == int(0.3 * np.count_nonzero(mine))
         assert np.abs(before[gone & mine]).max() <= np.abs(before[mine & ~gone]).min()
+
+
+def test_evolution_takes_connections_that_never_moved() -> None:
+    layer = set_mlp.sparse_layer(40, 50, 6.0, np.random.default_rng(0))
+    layer.values[::4] = 0
+    unused = {
+        (row, column)
+        for row, column, value in zip(*set_mlp.positions(layer.weight), layer.values, strict=True)
+        if not value
+    }
+    set_mlp.evolve(layer, 0.9, np.random.default_rng(1))
+    assert not unused & set(zip(*set_mlp.positions(layer.weight), strict=True))
+
+
+def test_evolution_ends_at_three_quarters() -> None:
+    layers = set_mlp.sparse_network([20, 60, 4], 4.0, np.random.default_rng(0))
+    x, labels = blobs(100)
+    options = set_mlp.Options(epochs=16, evolve_every=4)
+    steps = []
+    for _ in set_mlp.train(layers, x, labels, options):
+        steps.append([a.weight.indices.copy() for a in layers])
+    changed = [not all(map(np.array_equal, *pair)) for pair in itertools.pairwise(steps)]
+    assert np.flatnonzero(changed).tolist() == [2, 6]  # after epochs 4 and 8, of 12
 
 
 def test_it_learns_and_the_network_runs_in_onnxruntime() -> None:
