@@ -96,8 +96,8 @@ def _attribution(base: Path, candidate: Path, feeds: list[Feed], folder: Path) -
     for number, feed in enumerate(feeds):
         np.savez(data / f"{number:03}.npz", **feed)  # type: ignore[arg-type]
     command = [sys.executable, "-m", "sparsify", "audit", str(base), str(candidate), "--data", str(data), "--layers"]
-    status, peak, own, _ = memory.watch([*command, "--report", str(folder / "audit.json")])
-    return status, peak, own
+    found = memory.watch([*command, "--report", str(folder / "audit.json")])
+    return found.status, found.peak, found.anonymous
 
 
 def _print(found: dict[str, float]) -> None:

@@ -39,11 +39,11 @@ def main() -> int:
         write(count, folder / "data")
         command = [sys.executable, "-m", "sparsify", "audit", str(base), str(candidate), "--data", str(folder / "data")]
         report = folder / "report.json"
-        status, peak, anonymous, seconds = watch([*command, "--layers", "--report", str(report), *rest.split()])
+        found = watch([*command, "--layers", "--report", str(report), *rest.split()])
         rows = report.read_text().count('"accumulated"') if report.exists() else 0
-    print(f"{count} pictures, {rows} layers, {seconds:.0f} s, exit {status}")
-    print(f"peak {peak / 1e9:.2f} GB, without mapped files {anonymous / 1e9:.2f} GB; the target is {TARGET / 1e9:g} GB")
-    return status or int(peak > TARGET)
+    print(f"{count} pictures, {rows} layers, exit {found.status}; the target is {TARGET / 1e9:g} GB")
+    print(found)
+    return found.status or int(found.peak > TARGET)
 
 
 def rounded(base: Path, place: Path) -> Path:

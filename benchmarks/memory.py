@@ -1,102 +1,89 @@
 """Peak memory of `sparsify optimize` on models larger than memory ought to hold.
 
-    python -m benchmarks.memory MODEL.onnx [--data DATA] [-- OPTIONS]     a model of yours
-    python -m benchmarks.memory --synthetic 20                            a made one of 20 GB
+    python -m benchmarks.memory MODEL.onnx [-- OPTIONS]        OPTIONS of sparsify optimize, such as -O3 --data FOLDER
 
 What counts is the resident memory of the process and its children together, pages of mapped files included, looked at
-every 50 ms in /proc (Linux). How much of it was no file (which the system cannot take back) is told beside it. Scratch
-files and the synthetic model go where `TMPDIR` says: a disk with twice the room.
-
-The synthetic model is a chain of MatMuls [2048, 8192] and [8192, 2048], each weight of its own. The first sixteenth of
-its rows are random numbers, the rest is a hole in a sparse file: 94 % zeros, a sixteenth of the disk.
+every 50 ms in /proc (Linux). How much of it was no file (which the system cannot take back) is told beside it, and
+what was read from and written to disks. Scratch files go where `TMPDIR` says: a disk with room for the model.
+`benchmarks.large` makes a model of any size for this.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper
+from sparsify import modelio
 
 _EVERY_S = 0.05
-_WIDE, _NARROW = 8192, 2048
-_FILLED = 16  # the first of so many parts of a weight
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command took: its exit status, bytes and seconds; bytes read are those that were not in memory."""
+
+    status: int
+    peak: int
+    anonymous: int
+    read: int
+    written: int
+    seconds: float
+    processor: float
+
+    def __str__(self) -> str:
+        return (
+            f"peak {self.peak / 2**30:.2f} GiB, without mapped files {self.anonymous / 2**30:.2f} GiB\n"
+            f"{self.seconds:.0f} s, {self.processor:.0f} s of processor time; from disk {self.read / 1e9:.1f} GB, "
+            f"to disk {self.written / 1e9:.1f} GB, {(self.read + self.written) / 1e6 / self.seconds:.0f} MB/s"
+        )
 
 
 def main() -> int:
     """Print the peak; the exit status is that of `sparsify`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", type=Path)
-    parser.add_argument("--synthetic", type=float, metavar="GB", help="instead of a model")
-    parser.add_argument("options", nargs="*", help="of sparsify optimize, after --")
-    own, options = (sys.argv[1:], []) if "--" not in sys.argv else _split(sys.argv[1:])
-    given = parser.parse_args(own)
+    parser.add_argument("model", type=Path)
+    given, options = arguments(parser)
     with tempfile.TemporaryDirectory(prefix="sparsify-benchmark-") as folder:
-        model = given.model or synthetic(Path(folder), given.synthetic or 20.0)
-        size = sum(file.stat().st_size for file in (model, *model.parent.glob(f"{model.name}*data")))
-        command = [sys.executable, "-m", "sparsify", "optimize", str(model), "-o", str(Path(folder) / "out.onnx")]
-        status, peak, anonymous, seconds = watch([*command, *options])
-        written = sum(file.stat().st_size for file in Path(folder).glob("out.onnx*"))
-    print(f"{model.name}: {size / 1e9:.1f} GB in, {written / 1e9:.1f} GB out")
-    print(f"peak {peak / 2**30:.2f} GiB, without mapped files {anonymous / 2**30:.2f} GiB")
-    print(f"{seconds:.0f} s, {size / 1e9 / seconds:.3f} GB/s")
-    return status
+        out = Path(folder) / "out.onnx"
+        found = watch([sys.executable, "-m", "sparsify", "optimize", str(given.model), "-o", str(out), *options])
+        written = modelio.size(out) if out.exists() else 0
+    print(f"{given.model.name}: {modelio.size(given.model) / 1e9:.1f} GB in, {written / 1e9:.1f} GB out")
+    print(found)
+    return found.status
 
 
-def watch(command: list[str]) -> tuple[int, int, int, float]:
-    """Exit status; peak resident bytes of the command and its children together, all and without files; seconds."""
-    began = time.monotonic()
+def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """Our own arguments, and those after `--`."""
+    own, options = sys.argv[1:], []
+    if "--" in own:
+        at = own.index("--")
+        own, options = own[:at], own[at + 1 :]
+    return parser.parse_args(own), options
+
+
+def watch(command: list[str], variables: Mapping[str, str] | None = None) -> Watched:
+    """Run `command`, with these variables more, and look at it and its children until it ends."""
+    began, before = time.monotonic(), os.times()
     peak = own = 0
-    with subprocess.Popen(command) as process:
+    disk = {"read_bytes": 0, "write_bytes": 0}
+    with subprocess.Popen(command, env={**os.environ, **(variables or {})}) as process:
         while process.poll() is None:
             sizes = [_resident(pid) for pid in _family(process.pid)]
             peak, own = max(peak, sum(s for s, _ in sizes)), max(own, sum(a for _, a in sizes))
+            # Of children that have ended, too; the last look misses up to 50 ms.
+            disk = {name: max(most, _fields(process.pid, "io").get(name, 0)) for name, most in disk.items()}
             time.sleep(_EVERY_S)
-    return process.returncode, peak, own, time.monotonic() - began
-
-
-def synthetic(folder: Path, gigabytes: float) -> Path:
-    """A chain of MatMuls whose weights come to `gigabytes`, with external data."""
-    rng = np.random.default_rng(0)
-    layer_bytes = 4 * _WIDE * _NARROW
-    shapes = [(_NARROW, _WIDE), (_WIDE, _NARROW)] * max(round(gigabytes * 1e9 / layer_bytes / 2), 1)
-    path = folder / "synthetic.onnx"
-    weights, nodes = [], []
-    data = path.with_name("synthetic.onnx.data")
-    with data.open("wb") as file:
-        for number, (k, n) in enumerate(shapes):
-            file.seek(number * layer_bytes)
-            file.write(rng.standard_normal((k // _FILLED, n), np.float32).tobytes())
-            weight = TensorProto(name=f"w{number}", data_type=TensorProto.FLOAT, dims=(k, n))
-            weight.data_location = TensorProto.EXTERNAL
-            entries = {
-                "location": data.name,
-                "offset": number * layer_bytes,
-                "length": layer_bytes,
-            }
-            for key, value in entries.items():
-                weight.external_data.add(key=key, value=str(value))
-            weights.append(weight)
-            nodes.append(
-                helper.make_node("MatMul", [f"x{number}", f"w{number}"], [f"x{number + 1}"], name=f"m{number}")
-            )
-        file.truncate(len(shapes) * layer_bytes)
-    ends = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [8, _NARROW]) for i in (0, len(shapes))]
-    graph = helper.make_graph(nodes, "synthetic", ends[:1], ends[1:], weights)
-    proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
-    onnx.save_model(proto, path)
-    return path
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    seconds = time.monotonic() - began
+    return Watched(process.returncode, peak, own, disk["read_bytes"], disk["write_bytes"], seconds, processor)
 
 
 def _family(pid: int) -> list[int]:
@@ -110,13 +97,18 @@ def _family(pid: int) -> list[int]:
 
 def _resident(pid: int) -> tuple[int, int]:
     """Bytes in memory, with and without pages of files; 0 when the process is gone."""
+    fields = _fields(pid, "status")
+    return 1024 * fields.get("VmRSS", 0), 1024 * fields.get("RssAnon", 0)
+
+
+def _fields(pid: int, file: str) -> dict[str, int]:
+    """The numbers of a process that the system tells, by name; none when it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:
-        return 0, 0
-    fields = dict(line.split(":", 1) for line in lines)
-    whole, own = (1024 * int(fields.get(name, "0 kB").split()[0]) for name in ("VmRSS", "RssAnon"))
-    return whole, own
+        return {}
+    pairs = (line.split(":", 1) for line in lines)
+    return {name: int(words[0]) for name, text in pairs if (words := text.split()) and words[0].isdigit()}
 
 
 if __name__ == "__main__":

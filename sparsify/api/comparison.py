@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsify.api import facts, intake
-from sparsify.api.samples import DataSource, read
+from sparsify.api.samples import DataSource, read, told_of
 from sparsify.benchmark import bench
 from sparsify.data import Reading
 from sparsify.machine import threads as default_threads
@@ -38,7 +38,9 @@ def compare(
     threads = threads or default_threads()
     loaded = [intake.load(path) for path in models]  # says more about a bad file than onnxruntime does
     feeds = None if data is None else read(data, loaded[0], reading)
-    found = bench(list(models), feeds, threads, seed=seed, inputs=loaded[0].graph.inputs, progress=progress).to_dict()
+    with told_of(feeds):
+        report = bench(list(models), feeds, threads, seed=seed, inputs=loaded[0].graph.inputs, progress=progress)
+    found = report.to_dict()
     fastest = max(found["models"], key=lambda m: float(m["speedup"]["median"]))
     return {
         "schema": facts.SCHEMA,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparsify import budgetfile, modelio
 from sparsify.api import baselines, facts, intake
-from sparsify.api.samples import DataSource, Invented, read_or_invent
+from sparsify.api.samples import DataSource, Invented, read_or_invent, told_of
 from sparsify.audit import DriftReport, usermetrics
 from sparsify.audit import audit as compare
 from sparsify.audit import labels as labels_
@@ -83,23 +83,25 @@ def audit(
     samples = read_or_invent(data, right, reading, seed)
     if accepted is not None:
         accepted.check(lambda: modelio.digest(facts.named(base, right)), lambda: digest(samples))
-    found = compare(
-        right,
-        intake.load(candidate),
-        samples,
-        budgets=wanted,
-        kinds=kinds,
-        labels=right_answers,
-        measures=measures,
-        layers=layers,
-        memory=memory,
-        threshold=threshold,
-        seed=seed,
-        threads=threads,
-        save_worst=None if save_worst is None else Path(save_worst),
-        sides=(_name(base, "base"), _name(candidate, "candidate")),
-        progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
-    )
+    other = intake.load(candidate)
+    with told_of(samples):
+        found = compare(
+            right,
+            other,
+            samples,
+            budgets=wanted,
+            kinds=kinds,
+            labels=right_answers,
+            measures=measures,
+            layers=layers,
+            memory=memory,
+            threshold=threshold,
+            seed=seed,
+            threads=threads,
+            save_worst=None if save_worst is None else Path(save_worst),
+            sides=(_name(base, "base"), _name(candidate, "candidate")),
+            progress=None if progress is None else lambda what, done, total: progress(done, total, f"audit {what}"),
+        )
     more = [SYNTHETIC] if isinstance(samples, Invented) else []
     more += [_THREADS.format(threads)] if threads != THREADS else []
     found = replace(found, notes=(*more, *found.notes))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from sparsify.errors import InputError
 Feed = dict[str, npt.NDArray[Any]]
 DEADLINE_S = 60.0  # of a run on made-up numbers, for a model of up to 1 GB; each further takes as long again
 INVENTED = 16  # feeds; with fewer than ten, intervals say little
+_MADE_UP = (
+    "the inputs were made up in the shapes that the model declares; where it takes others, give samples with --data"
+)
 DataSource = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -57,6 +61,17 @@ def read_or_invent(
     if data is not None:
         return read(data, model, reading)
     return Invented(synthesise(model, seed + number)[0] for number in range(INVENTED))
+
+
+@contextmanager
+def told_of(samples: Sequence[Feed] | None) -> Iterator[None]:
+    """Have an error of onnxruntime say that its inputs were made up: where `samples` are, or there are none."""
+    try:
+        yield
+    except InputError as error:
+        if error.hint or not (samples is None or isinstance(samples, Invented)):
+            raise
+        raise InputError(error.what, where=error.where, hint=_MADE_UP) from error
 
 
 def synthesise(model: ir.Model, seed: int) -> tuple[Feed, bool]:

@@ -24,7 +24,7 @@ Session: TypeAlias = onnxruntime.InferenceSession
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 _TAKES_FOLDERS = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 21)
-_ERRORS_AND_FATAL, _FATAL = 3, 4  # onnxruntime's log severity
+_FATAL = 4  # onnxruntime's log severity: what is less is raised too
 _REFUSALS = tuple(
     getattr(native_errors, name)
     for name in (
@@ -124,7 +124,6 @@ def run(session: Session, feed: Mapping[str, Array], *, limit_s: float | None = 
 
 def _run_within(session: Session, inputs: Feed, limit_s: float) -> list[Any]:
     options = onnxruntime.RunOptions()
-    options.log_severity_level = _FATAL  # what is wrong is raised
     alarm = threading.Timer(limit_s, lambda: setattr(options, "terminate", True))
     alarm.start()
     try:
@@ -186,7 +185,7 @@ def _options(threads: int | None, native: bool, spin: bool, deterministic: bool,
     options.intra_op_num_threads = threads or 0  # 0: its own choice
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = deterministic
-    options.log_severity_level = _ERRORS_AND_FATAL
+    options.log_severity_level = _FATAL
     # Workers that go on spinning after a run hold cores that the session timed next needs: with twenty sessions of
     # 2 threads in turn on 2 cores, a layer of 3 ms took 50.
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -6,6 +6,8 @@ import json
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from sparsify import api
@@ -33,6 +35,21 @@ def test_the_note_is_the_first_thing_seen(run: Run, model: Path, tmp_path: Path)
     failure = xml.parse(files[3]).getroot()[0].find("testcase/failure")
     assert failure is not None
     assert failure.get("message", "").startswith(api.SYNTHETIC)
+
+
+@pytest.mark.parametrize("command", ["audit", "bench"])
+def test_a_model_that_takes_other_shapes_than_it_declares(run: Run, tmp_path: Path, command: str) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> narrow (float[N,M] x) => (float[N,M] y)
+        <float[3] w = {1, 2, 3}> { y = Add(x, w) }"""
+    path = tmp_path / "narrow.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    status, _, err = run(command, path, path)
+    assert status == 3
+    assert "hint: the inputs were made up" in err
+    np.savez(tmp_path / "feed.npz", x=np.zeros((2, 2), np.float32))
+    status, _, err = run(command, path, path, "--data", tmp_path / "feed.npz")
+    assert status == 3
+    assert "made up" not in err
 
 
 def test_it_is_judged_all_the_same(run: Run, model: Path) -> None:
