@@ -17,10 +17,12 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).parent
-DEPENDENCIES = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["dependencies"]
+PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+DEPENDENCIES = PROJECT["dependencies"]
+EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 ONNXRUNTIMES = ["1.17.0", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4"]
-TESTED_WITH = ["hypothesis", "pytest", "import-linter", "scikit-learn", "tokenizers", "tomli"]
+TESTED_WITH = [need for extra in ("dev", "text", "images") for need in EXTRAS[extra] if "sparsify-onnx" not in need]
 BUILDS = ["tests/test_wheel.py", "tests/kernels/test_driver.py"]  # they compile the sources, and need them
 LEFT_OUT = ["sparsify", "passes", "build", "dist"]  # the wheel brings what is in them
 

@@ -89,6 +89,9 @@ def chosen(layer: Linear) -> Choice | None:
     return found
 
 
+LISTENER = "listener"  # key of the model's `meta`: called with how many nodes a pass has looked at; never saved
+
+
 @dataclass
 class Report(ir.passes.PassResult):
     """What a pass did. `modified` is true only if the model's bytes changed."""
@@ -109,7 +112,12 @@ class Pass(ir.passes.InPlacePass):
         """Change `model` in place, yielding what was done, refused and found, in graph order."""
 
     def call(self, model: ir.Model) -> Report:
-        events = list(self.rewrite(model))
+        events: list[Event] = []
+        listener = model.meta.get(LISTENER)
+        for event in self.rewrite(model):
+            events.append(event)
+            if listener is not None:
+                listener(len(events))
         changes = tuple(e for e in events if isinstance(e, Change))
         refusals = tuple(e for e in events if isinstance(e, Refusal))
         findings = tuple(e for e in events if isinstance(e, Finding))

@@ -62,6 +62,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "LARGE_BYTES", 1000)
     monkeypatch.setattr(storage, "_KEPT_BYTES", 100)
     monkeypatch.setattr(staged, "_STAGE_BYTES", 64 * 64 * 4)
+    monkeypatch.setattr(staged, "_SMALL_BYTES", 2000)
 
 
 @pytest.fixture
@@ -100,8 +101,40 @@ def test_stages_give_what_a_session_gives(path: Path, feed: dict[str, np.ndarray
         for name in expected:
             # Without prepacking another kernel may sum in another order: 64 products a value, three products deep.
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5 * np.abs(expected[name]).max())
+    assert not [*Path(in_stages._folder.name).glob("*/weights")]  # they are mapped where they lie
     shapes = runtime.observe_rows(model, feed, ["x", "a", "d", "w1", "nothing"])
     assert shapes == {"x": (5, 64), "a": (5, 64), "d": (5, 64), "w1": (64, 64)}
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("offset", [0, 4])
+def test_weights_that_lie_in_two_folders_or_oddly(tmp_path: Path, feed: dict[str, np.ndarray], offset: int) -> None:
+    whole, model = ir.from_onnx_text(TEXT), ir.from_onnx_text(TEXT)
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").write_bytes(bytes(offset))
+    scratch = storage.Scratch()
+    for name in ("w0", "w1", "w2"):
+        weight = rng.standard_normal((64, 64), np.float32)
+        with (tmp_path / "data").open("ab") as file:
+            at = file.tell()
+            weight.tofile(file)
+        lies = storage.Stored(
+            "data", at, weight.nbytes, ir.DataType.FLOAT, shape=ir.Shape((64, 64)), name=name, base_dir=str(tmp_path)
+        )
+        for one, tensor in ((whole, ir.tensor(weight)), (model, scratch.store(weight, name) if name == "w1" else lies)):
+            value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(ir.DataType.FLOAT))
+            value.shape = ir.Shape((64, 64))
+            one.graph.register_initializer(value)
+    _connect(whole)
+    _connect(model)
+    storage.keep_out_of_memory(model.graph)
+    in_stages = runtime.session(model)
+    expected, found = runtime.run(runtime.session(whole), feed), runtime.run(in_stages, feed)
+    for name in expected:
+        # As above.
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5 * np.abs(expected[name]).max())
+    assert isinstance(in_stages, staged.Staged)
+    assert bool([*Path(in_stages._folder.name).glob("*/weights")]) == (offset > 0)
 
 
 def _optimized(path: Path, **options: object) -> Result:

@@ -129,11 +129,12 @@ def run(
             dump_after=dump_after,
             progress=listener,
         )
-    refused = not result.accepted or (strict and not result.changed)
-    written = not refused or (best_effort and result.changed)
-    if written:
-        result.save(place)
-        result.report["candidate"]["path"] = str(place)
+        refused = not result.accepted or (strict and not result.changed)
+        written = not refused or (best_effort and result.changed)
+        if written:
+            listener(0, 1, "write the model")
+            result.save(place)
+            result.report["candidate"]["path"] = str(place)
     talk.deliver(result.report, reports)
     if refused:
         found = f"wrote {place}" if written else "nothing was written"

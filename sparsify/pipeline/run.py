@@ -17,7 +17,7 @@ from sparsify.pipeline import takeback
 from sparsify.pipeline.text import to_text
 from sparsify.pipeline.verify import BrokenModelError, Feed, PassError, Verifier
 from sparsify.pruning import FEEDS
-from sparsify.rewrite import Change, Finding, Pass, Refusal, Report
+from sparsify.rewrite import LISTENER, Change, Finding, Pass, Refusal, Report
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is under way
 
@@ -120,6 +120,7 @@ class Pipeline:
         keeper: takeback.Keeper | None = None
         for number, one in enumerate(self.passes):
             report(number, len(self.passes), one.name)
+            model.meta[LISTENER] = _teller(report, number, len(self.passes), one.name)
             if observe and sample is not None and _wants_rows(one):
                 observe_rows(model, sample)
             if calibration and getattr(one, "wants_data", False):
@@ -129,6 +130,7 @@ class Pipeline:
             size = steps[-1].bytes[1] if steps else modelio.size(model)
             steps.append(_step(one, model, verifier, size, road=self.passes[:number]))
             model.meta.pop(FEEDS, None)
+            model.meta.pop(LISTENER, None)
             if dump_after and one.name == dump_after[0]:
                 modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
         restored = {} if keeper is None else keeper.restore(model)
@@ -149,6 +151,11 @@ def observe_rows(model: ir.Model, sample: Feed) -> None:
         if (shape := shapes.get(str(layer.x.name))) is not None:
             # All dimensions but the one that is multiplied, wherever a transposition has put it.
             layer.node.meta["rows"] = _product(shape) // max(layer.shape[0], 1)
+
+
+def _teller(report: Progress, number: int, total: int, name: str) -> Callable[[int], None]:
+    """Says how far a pass is: on a large model one alone takes minutes."""
+    return lambda nodes: report(number, total, f"{name}, {nodes} node{'s' if nodes > 1 else ''}")
 
 
 def _make_folder(folder: Path) -> None:

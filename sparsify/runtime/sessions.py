@@ -65,8 +65,7 @@ def session(
             raise InputError("no such file", where=str(model))
         return _create(str(model), _options(threads, native, spin, deterministic), str(model))
     if isinstance(model, ir.Model) and storage.is_large(model.graph):
-        staged = _options(threads, native, spin, deterministic, prepack=False)
-        return Staged(model, lambda path: _create(str(path), staged, str(path)))
+        return Staged(model, lambda stage: _open(stage, _options(threads, native, spin, deterministic, prepack=False)))
     with opened(model) as skeleton:
         return open_skeleton(skeleton, threads=threads, native=native, spin=spin, deterministic=deterministic)
 
@@ -80,18 +79,7 @@ def open_skeleton(
     deterministic: bool = False,
 ) -> Session:
     """A session of `skeleton`; see `session`."""
-    options = _options(threads, native, spin, deterministic)
-    serialized = skeleton.proto.SerializeToString()
-    if skeleton.folder is None:
-        return _create(serialized, options, "the model")
-    if not skeleton.scratch:  # not ours to write into
-        if not _TAKES_FOLDERS:
-            return _create_beside(skeleton.folder, serialized, options)
-        options.add_session_config_entry(_FOLDER_OPTION, str(skeleton.folder))
-        return _create(serialized, options, str(skeleton.folder))
-    path = skeleton.folder / "session.onnx"
-    path.write_bytes(serialized)
-    return _create(str(path), options, "the model")
+    return _open(skeleton, _options(threads, native, spin, deterministic))
 
 
 def calls_native(model: Source) -> bool:
@@ -163,6 +151,20 @@ def input_errors(where: str) -> Iterator[None]:
         if (explained := explain(text)) is not None:
             raise InputError(explained[0], where=where, hint=explained[1]) from error
         raise InputError(f"onnxruntime refuses it: {text}", where=where) from error
+
+
+def _open(skeleton: Skeleton, options: Any) -> Session:
+    serialized = skeleton.proto.SerializeToString()
+    if skeleton.folder is None:
+        return _create(serialized, options, "the model")
+    if not skeleton.scratch:  # not ours to write into
+        if not _TAKES_FOLDERS:
+            return _create_beside(skeleton.folder, serialized, options)
+        options.add_session_config_entry(_FOLDER_OPTION, str(skeleton.folder))
+        return _create(serialized, options, str(skeleton.folder))
+    path = skeleton.folder / "session.onnx"
+    path.write_bytes(serialized)
+    return _create(str(path), options, "the model")
 
 
 def _create(model: str | bytes, options: Any, where: str) -> Session:

@@ -7,7 +7,6 @@ not know of each other (activations are quantised by row), so the result is the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import onnx.numpy_helper
 import onnx_ir as ir
 
 from sparsify import formats, ops
+from sparsify.runtime.source import Skeleton
 
 _WIDE = 2**25  # weights: 32 MiB in int8, 0.8 GB while it is packed
 _SLICE = 2**23
@@ -31,9 +31,9 @@ def is_wide(node: ir.Node) -> bool:
 
 
 def run(
-    model: ir.Model, node: ir.Node, given: Mapping[str, Any], open_path: Callable[[Path], Any], folder: Path
+    model: ir.Model, node: ir.Node, given: Mapping[str, Any], open_stage: Callable[[Skeleton], Any]
 ) -> np.ndarray[Any, Any]:
-    """What `node` computes from the values `given`; `folder` is for scratch files."""
+    """What `node` computes from the values `given`; `open_stage` makes a session of a slice."""
     operator = ops.operator_of(node)
     assert operator is not None
     positions, values, _, *scale, bias = (_array(v) for v in node.inputs[1 : _end(operator)])
@@ -47,9 +47,7 @@ def run(
         weight = formats.encode(np.ascontiguousarray(dense[:, part]), operator.encoding)
         arrays = ops.inputs_of(weight, bias[part], scale[0][part] if scale else None)
         feed = {"x": x} if residual is None else {"x": x, "residual": np.ascontiguousarray(residual[..., part])}
-        path = folder / "slice.onnx"
-        path.write_bytes(_model(model, operator, arrays, feed).SerializeToString())
-        found += open_path(path).run(None, feed)
+        found += open_stage(Skeleton(_model(model, operator, arrays, feed))).run(None, feed)
     return np.concatenate(found, axis=-1)
 
 

@@ -1,14 +1,15 @@
 """A model too large for memory, run part by part: what a session is to others, slower and small.
 
 Nodes are taken in graph order into stages whose weights come to `_STAGE_BYTES` (one larger weight is a stage of its
-own). A stage's weights are written once to a scratch file that onnxruntime maps; without prepacking it copies none of
+own). onnxruntime maps a stage's weights where they lie: in the model's data file, or in the scratch file of what was
+made of it; such as are spread over several folders are written to another first. Without prepacking it copies none of
 them. At any time the weights of one stage are in memory, and the values that later stages read.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,20 @@ import onnx_ir as ir
 from sparsify.data import Array
 from sparsify.errors import InputError
 from sparsify.runtime import slices
+from sparsify.runtime.source import Skeleton
 
 _STAGE_BYTES = 2**27
 _INSIDE_BYTES = 2**10  # smaller tensors stay in the message: onnxruntime wants shapes and axes there
+_SMALL_BYTES = 2**20  # smaller tensors may be put into the message, where those that are larger lie elsewhere
+_ALIGNED = 64  # bytes: onnxruntime allocates no tensor at less
 
 
 class Staged:
     """As much of `onnxruntime.InferenceSession` as we use; see the top of this file."""
 
-    def __init__(self, model: ir.Model, open_path: Any) -> None:
-        """`model` is not to change from now on; `open_path` makes a session of a path."""
-        self._model, self._open = model, open_path
+    def __init__(self, model: ir.Model, open_stage: Callable[[Skeleton], Any]) -> None:
+        """`model` is not to change from now on; `open_stage` makes a session of a stage."""
+        self._model, self._open = model, open_stage
         self._folder = tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True)
         self._parts = list(parts(model))
         self._paths: dict[int, Path] = {}
@@ -73,11 +77,9 @@ class Staged:
         folder = Path(self._folder.name) / str(number)
         folder.mkdir(exist_ok=True)
         if slices.is_wide(part[0]):
-            return self._kept(live, kept, fetched, [slices.run(self._model, part[0], given, self._open, folder)])
-        proto = stage(self._model, part, given, fetched, folder)
-        path = folder / "stage.onnx"
-        path.write_bytes(proto.SerializeToString())
-        return self._kept(live, kept, fetched, self._open(path).run(None, given))
+            return self._kept(live, kept, fetched, [slices.run(self._model, part[0], given, self._open)])
+        opened = self._open(stage(self._model, part, given, fetched, folder))
+        return self._kept(live, kept, fetched, opened.run(None, given))
 
     @staticmethod
     def _kept(live: dict[str, Any], kept: set[str], fetched: Sequence[str], made: Sequence[Any]) -> dict[str, Any]:
@@ -85,27 +87,32 @@ class Staged:
 
 
 def parts(model: ir.Model) -> Iterable[list[ir.Node]]:
-    """The nodes of the main graph in order, in groups of about `_STAGE_BYTES` of weights."""
+    """The nodes of the main graph in order, in groups of about `_STAGE_BYTES` of weights that lie in one folder."""
     weights = model.graph.initializers
     part: list[ir.Node] = []
     seen: dict[str, int] = {}
+    seen_homes: set[str] = set()
     for node in model.graph:
-        new = {n: w.nbytes for n in read_by(node) if n in weights and (w := weights[n].const_value) is not None}
+        read = {n: w for n in read_by(node) if n in weights and (w := weights[n].const_value) is not None}
+        new, homes = {n: w.nbytes for n, w in read.items()}, _homes(read.values())
         alone = slices.is_wide(node) or (bool(part) and slices.is_wide(part[-1]))
-        if part and (alone or sum((seen | new).values()) > _STAGE_BYTES):
+        moves = bool(homes and seen_homes) and homes != seen_homes
+        if part and (alone or moves or sum((seen | new).values()) > _STAGE_BYTES):
             yield part
-            part, seen = [], {}
+            part, seen, seen_homes = [], {}, set()
         part.append(node)
         seen |= new
+        seen_homes |= homes
     yield part
 
 
 def stage(
     model: ir.Model, part: Sequence[ir.Node], given: Mapping[str, Any], outputs: Sequence[str], folder: Path | None
-) -> onnx.ModelProto:
+) -> Skeleton:
     """The nodes `part` of the main graph as a model: values `given` in, `outputs` out.
 
-    Large weights go into the file `weights` of `folder`, which is kept if it is there; without a folder all are inside.
+    Weights that cannot stay in the file where they are go into the file `weights` of `folder`, which is kept if it is
+    there; without a folder all are inside.
 
     Raises:
         InputError: a value that is given is no tensor.
@@ -122,13 +129,14 @@ def stage(
     weights = model.graph.initializers
     named = [(n, weights[n].const_value) for n in sorted(read) if n in weights and n not in made | given.keys()]
     tensors = [(n, w) for n, w in named if w is not None]
-    constants = _outside(tensors, folder) if folder is not None else [_inside(w, n) for n, w in tensors]
+    constants, home = _outside(tensors, folder) if folder else ([_inside(w, n) for n, w in tensors], None)
     graph = onnx.helper.make_graph(
         [ir.to_proto(node) for node in part], "stage", inputs, [onnx.ValueInfoProto(name=n) for n in outputs], constants
     )
     imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
     functions = [ir.to_proto(f) for f in model.functions.values()]
-    return onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
+    proto = onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
+    return Skeleton(proto, home, scratch=home == folder)
 
 
 def made_by(nodes: Iterable[ir.Node]) -> list[str]:
@@ -161,8 +169,28 @@ def _inside(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
     return proto
 
 
-def _outside(tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path) -> list[onnx.TensorProto]:
-    """The tensors as messages that refer to the file `weights` in `folder`; it is written once."""
+def _home(tensor: ir.TensorProtocol) -> str:
+    """The folder of the data file in which onnxruntime can use the tensor as it lies there; empty if in none."""
+    lies = isinstance(tensor, ir.ExternalTensor) and (tensor.offset or 0) % _ALIGNED == 0
+    return str(tensor.base_dir) if lies else ""  # type: ignore[attr-defined]
+
+
+def _homes(tensors: Iterable[ir.TensorProtocol]) -> set[str]:
+    return {_home(tensor) for tensor in tensors if tensor.nbytes >= _SMALL_BYTES}
+
+
+def _outside(
+    tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path
+) -> tuple[list[onnx.TensorProto], Path | None]:
+    """The tensors as messages, and the folder of the files that large ones refer to.
+
+    That is their own if they have one in common, else `folder`, where the file `weights` is written once.
+    """
+    homes = _homes(tensor for _, tensor in tensors)
+    home = next(iter(homes)) if len(homes) == 1 else ""
+    if home:
+        found = [_lying(t, n) if _home(t) == home and t.nbytes >= _INSIDE_BYTES else _inside(t, n) for n, t in tensors]
+        return found, Path(home)
     path = folder / "weights"
     written, offset, found = path.exists(), 0, []
     with path.open("rb" if written else "wb") as file:  # onnx_ir cannot append
@@ -170,12 +198,21 @@ def _outside(tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path) -> 
             if tensor.nbytes < _INSIDE_BYTES:
                 found.append(_inside(tensor, name))
                 continue
-            proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
-            proto.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in (("location", path.name), ("offset", offset), ("length", tensor.nbytes)):
-                proto.external_data.add(key=key, value=str(value))
             if not written:
                 tensor.tofile(file)  # type: ignore[attr-defined]
+            found.append(_reference(tensor, name, path.name, offset))
             offset += tensor.nbytes
-            found.append(proto)
-    return found
+    return found, folder
+
+
+def _lying(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+    assert isinstance(tensor, ir.ExternalTensor)
+    return _reference(tensor, name, str(tensor.location), tensor.offset or 0)
+
+
+def _reference(tensor: ir.TensorProtocol, name: str, location: str, offset: int) -> onnx.TensorProto:
+    proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+    proto.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", tensor.nbytes)):
+        proto.external_data.add(key=key, value=str(value))
+    return proto

@@ -21,7 +21,7 @@ from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
 from sparsify.pipeline import PassError, Pipeline, nodes, takeback
 from sparsify.pipeline.verify import BrokenModelError
-from sparsify.rewrite import Change, Event, Pass
+from sparsify.rewrite import LISTENER, Change, Event, Pass
 from tests import small
 
 
@@ -124,10 +124,16 @@ class TestSteps:
         assert report.pipeline == "detect,prune{min_size=0},sparse-int8"
         assert all(step.seconds > 0 for step in report.steps)
 
-    def test_progress_is_told_before_each_pass_and_at_the_end(self, model: ir.Model) -> None:
+    def test_progress_is_told_before_each_pass_after_each_node_and_at_the_end(self, model: ir.Model) -> None:
         told: list[tuple[int, int, str]] = []
         Pipeline((Detect(), SparseFp32())).run(model, progress=lambda *args: told.append(args))
-        assert told == [(0, 2, "verify the input"), (0, 2, "detect"), (1, 2, "sparse-fp32"), (2, 2, "done")]
+        assert told == [
+            (0, 2, "verify the input"),
+            *((0, 2, f"detect{nodes}") for nodes in ("", ", 1 node", ", 2 nodes")),
+            *((1, 2, f"sparse-fp32{nodes}") for nodes in ("", ", 1 node", ", 2 nodes")),
+            (2, 2, "done"),
+        ]
+        assert LISTENER not in model.meta
 
     def test_dump_after(self, model: ir.Model, tmp_path: Path) -> None:
         pipeline = Pipeline((Prune(min_size=0), SparseFp32(min_sparsity=0.9), Prune(Pattern(8, 64), min_size=0)))
