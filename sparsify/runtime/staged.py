@@ -78,8 +78,17 @@ class Staged:
         folder.mkdir(exist_ok=True)
         if slices.is_wide(part[0]):
             return self._kept(live, kept, fetched, [slices.run(self._model, part[0], given, self._open)])
-        opened = self._open(stage(self._model, part, given, fetched, folder))
+        home = self._home(part)
+        proto = stage(self._model, part, given, fetched, folder, home)
+        opened = self._open(Skeleton(proto, Path(home)) if home else Skeleton(proto, folder, scratch=True))
         return self._kept(live, kept, fetched, opened.run(None, given))
+
+    def _home(self, part: Sequence[ir.Node]) -> str:
+        """The folder that all large weights of a stage lie in; empty if there is none."""
+        weights = self._model.graph.initializers
+        read = set().union(*(read_by(node) for node in part))
+        homes = _homes(w for n in read if n in weights and (w := weights[n].const_value) is not None)
+        return homes.pop() if len(homes) == 1 else ""
 
     @staticmethod
     def _kept(live: dict[str, Any], kept: set[str], fetched: Sequence[str], made: Sequence[Any]) -> dict[str, Any]:
@@ -107,12 +116,17 @@ def parts(model: ir.Model) -> Iterable[list[ir.Node]]:
 
 
 def stage(
-    model: ir.Model, part: Sequence[ir.Node], given: Mapping[str, Any], outputs: Sequence[str], folder: Path | None
-) -> Skeleton:
+    model: ir.Model,
+    part: Sequence[ir.Node],
+    given: Mapping[str, Any],
+    outputs: Sequence[str],
+    folder: Path | None,
+    home: str = "",
+) -> onnx.ModelProto:
     """The nodes `part` of the main graph as a model: values `given` in, `outputs` out.
 
-    Weights that cannot stay in the file where they are go into the file `weights` of `folder`, which is kept if it is
-    there; without a folder all are inside.
+    Large weights go into the file `weights` of `folder`, which is kept if it is there; without a folder all are inside.
+    Those in data files of the folder `home` stay there instead, and all others are inside.
 
     Raises:
         InputError: a value that is given is no tensor.
@@ -129,14 +143,16 @@ def stage(
     weights = model.graph.initializers
     named = [(n, weights[n].const_value) for n in sorted(read) if n in weights and n not in made | given.keys()]
     tensors = [(n, w) for n, w in named if w is not None]
-    constants, home = _outside(tensors, folder) if folder else ([_inside(w, n) for n, w in tensors], None)
+    if home:
+        constants = [_lying(w, n) if _home(w) == home else _inside(w, n) for n, w in tensors]
+    else:
+        constants = _outside(tensors, folder) if folder is not None else [_inside(w, n) for n, w in tensors]
     graph = onnx.helper.make_graph(
         [ir.to_proto(node) for node in part], "stage", inputs, [onnx.ValueInfoProto(name=n) for n in outputs], constants
     )
     imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
     functions = [ir.to_proto(f) for f in model.functions.values()]
-    proto = onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
-    return Skeleton(proto, home, scratch=home == folder)
+    return onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
 
 
 def made_by(nodes: Iterable[ir.Node]) -> list[str]:
@@ -171,28 +187,20 @@ def _inside(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
 
 def _home(tensor: ir.TensorProtocol) -> str:
     """The folder of the data file in which onnxruntime can use the tensor as it lies there; empty if in none."""
-    lies = isinstance(tensor, ir.ExternalTensor) and (tensor.offset or 0) % _ALIGNED == 0
-    return str(tensor.base_dir) if lies else ""  # type: ignore[attr-defined]
+    if not isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < _INSIDE_BYTES:
+        return ""
+    return str(tensor.base_dir) if (tensor.offset or 0) % _ALIGNED == 0 else ""
 
 
 def _homes(tensors: Iterable[ir.TensorProtocol]) -> set[str]:
     return {_home(tensor) for tensor in tensors if tensor.nbytes >= _SMALL_BYTES}
 
 
-def _outside(
-    tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path
-) -> tuple[list[onnx.TensorProto], Path | None]:
-    """The tensors as messages, and the folder of the files that large ones refer to.
-
-    That is their own if they have one in common, else `folder`, where the file `weights` is written once.
-    """
-    homes = _homes(tensor for _, tensor in tensors)
-    home = next(iter(homes)) if len(homes) == 1 else ""
-    if home:
-        found = [_lying(t, n) if _home(t) == home and t.nbytes >= _INSIDE_BYTES else _inside(t, n) for n, t in tensors]
-        return found, Path(home)
+def _outside(tensors: Sequence[tuple[str, ir.TensorProtocol]], folder: Path) -> list[onnx.TensorProto]:
+    """The tensors as messages that refer to the file `weights` in `folder`; it is written once."""
     path = folder / "weights"
-    written, offset, found = path.exists(), 0, []
+    found: list[onnx.TensorProto] = []
+    written, offset = path.exists(), 0
     with path.open("rb" if written else "wb") as file:  # onnx_ir cannot append
         for name, tensor in tensors:
             if tensor.nbytes < _INSIDE_BYTES:
@@ -202,7 +210,7 @@ def _outside(
                 tensor.tofile(file)  # type: ignore[attr-defined]
             found.append(_reference(tensor, name, path.name, offset))
             offset += tensor.nbytes
-    return found, folder
+    return found
 
 
 def _lying(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import storage
-from sparsify.runtime.sessions import Session, open_skeleton, run, session
+from sparsify.runtime.sessions import Session, run, session
 from sparsify.runtime.staged import made_by, read_by, stage
 
 Array = npt.NDArray[Any]
@@ -77,10 +77,11 @@ class Stages:
 
     def _open(self, part: Sequence[ir.Node], feed: Feed, fetched: Sequence[str]) -> Session:
         if not storage.is_large(self._model.graph):
-            return session(stage(self._model, part, feed, fetched, None).proto, threads=self._threads, spin=False)
+            return session(stage(self._model, part, feed, fetched, None), threads=self._threads, spin=False)
         with tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True) as folder:
-            made = stage(self._model, part, feed, fetched, Path(folder))
-            return open_skeleton(made, threads=self._threads, spin=False)
+            path = Path(folder) / "stage.onnx"
+            path.write_bytes(stage(self._model, part, feed, fetched, path.parent).SerializeToString())
+            return session(path, threads=self._threads, spin=False)
 
     def _again(self, value: str) -> Iterator[Feed]:
         for number in range(len(self._live)):
