@@ -16,7 +16,6 @@ import gzip
 import itertools
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,12 +82,10 @@ def measure(
     pixels, labels = digits()
     known, held_out = slice(HELD_OUT, None), slice(HELD_OUT)
     layers = begin(np.random.default_rng(seed))
-    began = time.perf_counter()
     for epoch, value in enumerate(set_mlp.train(layers, pixels[known], labels[known], options, seed), start=1):
         if epoch % 10 == 0:
             reached = set_mlp.accuracy(layers, pixels[held_out], labels[held_out])
             print(f"{name}, seed {seed}, epoch {epoch}: loss {value:.4f}, held out {reached:.3f}", file=sys.stderr)
-    took = time.perf_counter() - began
     logits = set_mlp.forward(layers, pixels[held_out])[-1]
     model = sparsify.from_scipy(set_mlp.as_scipy(layers))
     found = runtime.run(runtime.session(model), {"x": pixels[held_out]})["y"]
@@ -98,7 +95,6 @@ def measure(
         "difference": float(np.abs(found - logits).max() / np.abs(logits).max()),
         "parameters": sum(layer.parameters for layer in layers),
         "file_bytes": modelio.size(model),
-        "seconds": took,
     }
 
 
@@ -118,8 +114,8 @@ def page(results: dict[str, list[dict[str, Any]]], options: set_mlp.Options, see
         "split, so the true interval is wider). *In onnxruntime* is that of the exported file; *difference* is the",
         "largest between its logits and the trainer's, over the largest logit.",
         "",
-        "| network | parameters | of dense | accuracy | in onnxruntime | difference | file | training |",
-        "|--|--:|--:|--:|--:|--:|--:|--:|",
+        "| network | parameters | of dense | accuracy | in onnxruntime | difference | file |",
+        "|--|--:|--:|--:|--:|--:|--:|",
     ]
     for name, rows in results.items():
         right, total = sum(r["right"] for r in rows), HELD_OUT * len(rows)
@@ -134,7 +130,6 @@ def page(results: dict[str, list[dict[str, Any]]], options: set_mlp.Options, see
             f"{there:.2%}",
             f"{max(r['difference'] for r in rows):.0e}",
             f"{np.mean([r['file_bytes'] for r in rows]) / 1e6:.2f} MB",
-            f"{np.mean([r['seconds'] for r in rows]):.0f} s",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +43,7 @@ class _Work:
     learner: Learner | None = None
     goals: Mapping[ir.Value, Goal] = field(default_factory=dict)
     done: dict[ir.Value, _Outcome | str] = field(default_factory=dict)
+    planned: set[ir.Value] = field(default_factory=set)  # weights that were looked at
 
 
 @dataclass(frozen=True)
@@ -177,13 +180,13 @@ class Prune(Pass):
         with contextlib.closing(Learner(model, feeds, memory=memory)) as learner:
             work = _Work(learner, goals)
             road = hashlib.sha256()  # a group becomes what it was told to, behind what others were told before
-            for group in groups(model, linear):
-                wanted = self._wanted(group, work)
+            steps = [(group, wanted) for group in groups(model, linear) if (wanted := self._wanted(group, work))]
+            learner.expect((group, [*wanted.values()]) for group, wanted in steps)
+            for group, wanted in steps:
                 for source in wanted:
                     pattern, sparsity = self._goal(source, work)
                     road.update(repr((source.name, str(pattern), sparsity)).encode())
-                if wanted:
-                    self._prune_or_resume(group, wanted, work, saved, road.hexdigest()[:32])
+                self._prune_or_resume(group, wanted, work, saved, road.hexdigest()[:32])
         saved.clear()
         return work.done
 
@@ -228,10 +231,11 @@ class Prune(Pass):
         saved.save(step, changed, {str(source.name): work.done[source] for source in wanted})
 
     def _wanted(self, group: Sequence[Linear], work: _Work) -> dict[ir.Value, Linear]:
-        """The weights of `group` that are to be pruned now; why others are not is put into `work.done`."""
+        """The weights of `group` to prune, but for those of groups before; why others stay is put into `work.done`."""
         wanted: dict[ir.Value, Linear] = {}
         for layer in group:
-            if layer.source not in work.done and layer.source not in wanted:
+            if layer.source not in work.done and layer.source not in work.planned:
+                work.planned.add(layer.source)
                 if reason := self._obstacle(layer) or self._pointless(layer.matrix(), *self._goal(layer.source, work)):
                     work.done[layer.source] = reason
                 else:
@@ -300,7 +304,12 @@ class Prune(Pass):
         moment = statistics.second_moment(centred=bias is not None)
         if key not in factors:
             factors[key] = Factors(moment)
-        wanted = statistics.target(weight, self.correction, centred=bias is not None)
+        # The target needs a factorisation of its own, which runs beside those that the search will ask for.
+        aim = partial(statistics.target, weight, self.correction, centred=bias is not None)
+        ready = partial(factors[key].prepare, [rho for rho, _ in admm.SCHEDULE], upper=self.method == "auto")
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(ready)
+            wanted = aim()
         if self.method == "auto":
             found = best.prune(wanted, factors[key], *goal, levels=self.levels)
             pruned, facts = found.weight, {"output_error": found.error, "obs_error": found.surgeon_error}

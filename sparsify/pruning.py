@@ -6,17 +6,18 @@ are done, and both the dense model and the changed one have run as far as its in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify import graph, modelio, runtime
+from sparsify import graph, machine, modelio, runtime
 from sparsify.errors import InputError
 from sparsify.graph import FloatArray, Linear, readers, sole_user
-from sparsify.parallel import in_order
+from sparsify.parallel import in_order, in_threads
 from sparsify.runtime import Stages
 from sparsify.runtime.moments import counted
 from sparsify.solvers.statistics import Products, Statistics, products
@@ -50,14 +51,24 @@ class Learner:
             model: to be changed group by group, each after its statistics were asked for.
             feeds: to learn from.
             memory: bytes of activations to keep; more go to a scratch folder.
-            threads: of onnxruntime.
+            threads: to use in all.
         """
-        self._model, self._feeds, self._memory, self._threads = model, feeds, memory, threads
+        self._model, self._feeds, self._memory, self._threads = model, feeds, memory, threads or machine.threads()
         self._original = modelio.load(model)  # shares tensors: those of the model are replaced, never written to
-        self._dense = Stages(self._original, feeds, threads=threads, memory=memory // 2)
-        self._changed = Stages(model, feeds, threads=threads, memory=memory // 2)
+        # Feeds run side by side, a thread each: no operator waits for a slower thread, or has too little for several.
+        each = max(self._threads // max(len(feeds), 1), 1)
+        self._dense = Stages(self._original, feeds, threads=each, memory=memory // 2)
+        self._changed = Stages(model, feeds, threads=each, memory=memory // 2)
         self._staged = True
+        self._expected: list[str] = []  # where stages will end
         self._skipped: list[str] = []  # where stages would have ended had their groups not been done already
+
+    def expect(self, plan: Iterable[tuple[Sequence[Linear], Sequence[Linear]]]) -> None:
+        """Say what `statistics` or `skip` will be asked for: groups and what is wanted of each, in order.
+
+        The dense model then runs on towards the next group while the statistics of one are made use of.
+        """
+        self._expected = [str(group[0].x.name) for group, wanted in plan if self._stops(wanted)]
 
     def close(self) -> None:
         """Drop what was kept."""
@@ -86,11 +97,15 @@ class Learner:
 
         Stages end where they would have ended: onnxruntime fuses within a stage, and fused sums round differently.
         """
-        if any(self._seen(layer) and not _shared(layer) for layer in wanted):
+        if self._stops(wanted):
             self._skipped.append(str(group[0].x.name))
 
     def _seen(self, layer: Linear) -> bool:
         return layer.node.graph is self._model.graph and bool(layer.x.name) and not layer.transposed_x
+
+    def _stops(self, wanted: Sequence[Linear]) -> bool:
+        """Whether a stage ends where a group begins of which these are wanted."""
+        return any(self._seen(layer) and not _shared(layer) for layer in wanted)
 
     def _in_order(self, group: Sequence[Linear], wanted: Sequence[Linear]) -> Statistics | None:
         """Of the inputs as the layers pruned so far give them; of the dense model where stages cannot be had."""
@@ -103,8 +118,7 @@ class Learner:
 
     def _staged_run(self, group: Sequence[Linear], wanted: Sequence[Linear]) -> Statistics | None:
         while self._skipped:
-            passed = self._skipped.pop(0)
-            for _ in zip(self._changed.advance(passed), self._dense.advance(passed), strict=True):
+            for _ in self._run(self._skipped.pop(0)):
                 pass
         first = group[0]
         name, inputs = str(first.x.name), first.shape[0]
@@ -114,9 +128,7 @@ class Learner:
         weight = wanted[0].matrix() if len(wanted) == 1 and wanted[0].shape[1] < inputs else None
 
         def batches() -> Iterator[_Batch]:
-            for feed, changed, dense in zip(
-                self._feeds, self._changed.advance(name), self._dense.advance(name), strict=True
-            ):
+            for feed, (changed, dense) in zip(self._feeds, self._run(name), strict=True):
                 values = [changed[name], dense[name]]
                 if aside is not None and aside in changed and changed[aside].shape[:-1] == values[0].shape[:-1]:
                     values += [changed[aside], dense[aside]]
@@ -133,7 +145,15 @@ class Learner:
             if batch is None:
                 return None
             found.add(batch)
+        if name in self._expected[:-1]:
+            with contextlib.suppress(InputError, KeyError):  # who asks for it will see the reason
+                self._dense.begin(self._expected[self._expected.index(name) + 1])
         return found if np.trace(found.moment) > 0 else None
+
+    def _run(self, value: str) -> Iterator[tuple[Feed, Feed]]:
+        """What is live at `value`, in the changed and in the dense model, feed by feed."""
+        changed, dense = self._changed.towards(value), self._dense.towards(value)
+        return in_threads(lambda number: (changed(number), dense(number)), range(len(self._feeds)))
 
     def _of_shared(self, layer: Linear) -> Statistics | None:
         users = [graph.find_linear(node) for node, _ in readers(layer.source)]

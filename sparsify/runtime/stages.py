@@ -9,7 +9,10 @@ that the pruned layers before it really give.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +43,14 @@ class Stages:
         self._model = model
         self._threads = threads
         self._done = 0  # nodes that have run
+        self._begun: tuple[str, Callable[[int], Feed]] | None = None  # by `begin`
+        self._pool = ThreadPoolExecutor(1)
         names = {str(v.name) for v in model.graph.inputs}
         self._live = _Kept([{n: a for n, a in feed.items() if n in names} for feed in feeds], memory)
 
     def close(self) -> None:
         """Forget all values."""
+        self._pool.shutdown(cancel_futures=True)
         self._live.close()
 
     def advance(self, value: str) -> Iterator[Feed]:
@@ -56,24 +62,43 @@ class Stages:
             KeyError: no node makes `value`, or it lies behind and nothing that is left reads it.
             InputError: onnxruntime refuses the stage.
         """
+        return map(self.towards(value), range(len(self._live)))
+
+    def towards(self, value: str) -> Callable[[int], Feed]:
+        """`advance` for the feed of a number; each must be asked for once, in any order, in any thread.
+
+        Raises:
+            KeyError, InputError: as `advance`.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == value:
+            return begun[1]
         nodes = list(self._model.graph)
         stop = self._position(nodes, value)
-        if stop <= self._done:
-            yield from self._again(value)
-            return
+        if stop <= self._done or not len(self._live):
+            return partial(self._again, value)
         wanted = self._live_after(nodes, stop) | {value}
         part = nodes[self._done : stop]
-        fetched = [v for v in made_by(part) if v in wanted]
-        opened: Session | None = None
-        for number in range(len(self._live)):
+        opened = self._open(part, self._live.get(0), [v for v in made_by(part) if v in wanted])
+        self._done = stop
+
+        def step(number: int) -> Feed:
             feed = self._live.get(number)
-            if opened is None:
-                opened = self._open(part, feed, fetched)
             live = {n: a for n, a in feed.items() if n in wanted} | run(opened, feed)
             self._live.put(number, live)
-            if number == len(self._live) - 1:
-                self._done = stop  # before the last is given away: who takes all need not ask for one more
-            yield live
+            return live
+
+        return step
+
+    def begin(self, value: str) -> None:
+        """Go `towards` `value`, which must be what is asked for next, in a thread of its own until it is asked for.
+
+        Raises:
+            KeyError, InputError: as `advance`.
+        """
+        step = self.towards(value)
+        ahead = [self._pool.submit(step, number) for number in range(len(self._live))]
+        self._begun = value, lambda number: step(number) if ahead[number].cancel() else ahead[number].result()
 
     def _open(self, part: Sequence[ir.Node], feed: Feed, fetched: Sequence[str]) -> Session:
         if not storage.is_large(self._model.graph):
@@ -83,12 +108,11 @@ class Stages:
             path.write_bytes(stage(self._model, part, feed, fetched, path.parent).SerializeToString())
             return session(path, threads=self._threads, spin=False)
 
-    def _again(self, value: str) -> Iterator[Feed]:
-        for number in range(len(self._live)):
-            feed = self._live.get(number)
-            if value not in feed:
-                raise KeyError(value)
-            yield feed
+    def _again(self, value: str, number: int) -> Feed:
+        feed = self._live.get(number)
+        if value not in feed:
+            raise KeyError(value)
+        return feed
 
     def _position(self, nodes: Sequence[ir.Node], value: str) -> int:
         """How many nodes must have run for `value` to exist."""
@@ -111,6 +135,7 @@ class _Kept:
         self._feeds: list[Feed | Path] = [*feeds]
         self._sizes = [0] * len(feeds)  # bytes in memory; what the caller gave is the caller's
         self._memory = memory
+        self._lock = threading.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __len__(self) -> int:
@@ -125,16 +150,17 @@ class _Kept:
 
     def put(self, number: int, feed: Feed) -> None:
         size = sum(array.nbytes for array in feed.values() if isinstance(array, np.ndarray))
-        self._sizes[number] = 0
         plain = all(isinstance(array, np.ndarray) and array.dtype != object for array in feed.values())
-        if plain and sum(self._sizes) + size > self._memory:
+        with self._lock:
+            self._sizes[number] = 0
+            if not plain or sum(self._sizes) + size <= self._memory:
+                self._feeds[number], self._sizes[number] = feed, size
+                return
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sparsify-")
             path = Path(self._folder.name) / f"{number}.npz"
-            arrays = {f"v{i}": array for i, array in enumerate(feed.values())}
-            np.savez(path, allow_pickle=False, names=np.array(list(feed), np.str_), **arrays)
-            self._feeds[number] = path
-        else:
-            self._feeds[number], self._sizes[number] = feed, size
+        arrays = {f"v{i}": array for i, array in enumerate(feed.values())}
+        np.savez(path, allow_pickle=False, names=np.array(list(feed), np.str_), **arrays)
+        self._feeds[number] = path
 
     def close(self) -> None:
         self._feeds = []

@@ -57,8 +57,7 @@ class Found:
 
 def prune(weight: F32, factors: Factors, pattern: Pattern, sparsity: float = 0.0, *, levels: int = 0) -> Found:
     """The better of `admm.prune` and `obs.prune` for W [K, N]; arguments and errors as there."""
-    factors.prepare(rho for rho, _ in admm.SCHEDULE)
-    factors.upper()
+    factors.prepare((rho for rho, _ in admm.SCHEDULE), upper=True)
 
     def solve(part: slice) -> _Part:
         return _solve(weight[:, part], factors, pattern, sparsity, levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -48,29 +49,56 @@ class Factors:
         self.prepare([rho])
         return self._inverses[rho]
 
-    def prepare(self, rhos: Iterable[float]) -> None:
-        """Have `inverse` of all `rhos` at hand: the cores share this work, and threads can ask for them afterwards."""
-        missing = [rho for rho in rhos if rho not in self._inverses]
-        self._inverses |= zip(missing, in_order(self._inverse, missing), strict=True)
-
-    def _inverse(self, rho: float) -> F32:
-        shifted = self.moment.copy()
-        shifted[np.diag_indices_from(shifted)] += np.float32(rho)
-        lower, failed = scipy.linalg.lapack.spotrf(shifted, lower=1, overwrite_a=1)
-        if failed:
-            raise ValueError("the moment is not positive semidefinite")
-        found, _ = scipy.linalg.lapack.spotri(lower, lower=1, overwrite_c=1)
-        half = np.tril(found)
-        return np.ascontiguousarray(half + np.tril(half, -1).T)
+    def prepare(self, rhos: Iterable[float], *, upper: bool = False) -> None:
+        """Have `inverse` of all `rhos` at hand, and `upper`: cores share this work, threads can ask afterwards."""
+        missing: list[float | None] = [rho for rho in rhos if rho not in self._inverses]
+        if upper and self._upper is None:
+            missing.insert(0, None)  # the longest first
+        for rho, found in zip(missing, in_order(partial(_factor, self.moment), missing), strict=True):
+            if rho is None:
+                self._upper = found
+            else:
+                self._inverses[rho] = found
 
     def upper(self) -> F32:
-        """U float32 [K, K], upper triangular, of moment^-1 = U^T U; factorised in float64."""
+        """U float32 [K, K], upper triangular, of moment^-1 = U^T U; factorised in float64.
+
+        Raises:
+            ValueError: H has an eigenvalue far below zero.
+        """
         if self._upper is None:
-            inverse = scipy.linalg.inv(self.moment.astype(np.float64))
-            self._upper = scipy.linalg.cholesky((inverse + inverse.T) / 2).astype(np.float32)
+            self.prepare([], upper=True)
+        assert self._upper is not None  # prepared
         return self._upper
 
     def back(self, scaled: F32) -> F32:
         """S^-1 times scaled weights [K, N]; dead inputs get zeros."""
         inverse = np.divide(1, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
         return np.asarray(scaled * inverse[:, None], np.float32)
+
+
+def _factor(moment: F32, rho: float | None) -> F32:
+    return _upper(moment) if rho is None else _inverse(moment, rho)
+
+
+def _inverse(moment: F32, rho: float) -> F32:
+    shifted = moment.copy()
+    shifted[np.diag_indices_from(shifted)] += np.float32(rho)
+    lower, failed = scipy.linalg.lapack.spotrf(shifted, lower=1, overwrite_a=1)
+    if failed:
+        raise ValueError(_INDEFINITE)
+    found, _ = scipy.linalg.lapack.spotri(lower, lower=1, overwrite_c=1)
+    half = np.tril(found)
+    return np.ascontiguousarray(half + np.tril(half, -1).T)
+
+
+def _upper(moment: F32) -> F32:
+    """R^-1 of moment = R R^T, R upper triangular: the Cholesky factor of H with inputs in reverse order, reversed."""
+    lower, failed = scipy.linalg.lapack.dpotrf(moment[::-1, ::-1].astype(np.float64, order="F"), lower=1, overwrite_a=1)
+    if failed:
+        raise ValueError(_INDEFINITE)
+    found, _ = scipy.linalg.lapack.dtrtri(np.asfortranarray(np.triu(lower[::-1, ::-1])), lower=0, overwrite_c=1)
+    return np.ascontiguousarray(found, np.float32)
+
+
+_INDEFINITE = "the moment is not positive semidefinite"

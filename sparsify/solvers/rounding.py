@@ -84,12 +84,12 @@ def _stable(top: F32, levels: int) -> F32:
 def _descend(current: F32, residual: F32, free: Mask, h: F32, scale: F32, levels: int) -> F32:
     """One sweep over a block: `current` [B, N] changes in place; by how much [B, N]."""
     before, gradient = current.copy(), residual.copy()
-    diagonal = np.diag(h)
+    diagonal, limit = np.diag(h), np.float32(levels)
     for k in range(len(h)):
         if diagonal[k] <= 0:
             continue
-        wanted = current[k] + gradient[k] / diagonal[k]
-        grid = np.clip(np.rint(wanted / scale), -levels, levels) * scale
+        wanted = (current[k] + gradient[k] / diagonal[k]) / scale
+        grid = np.minimum(np.maximum(np.rint(wanted), -limit), limit) * scale  # np.clip takes thrice as long
         step = np.where(free[k], grid - current[k], np.float32(0))
         current[k] += step
         gradient[k:] -= h[k:, k, None] * step

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -64,3 +66,24 @@ def test_only_what_the_rest_reads_is_kept(model: ir.Model):
     with pytest.raises(KeyError):
         list(stages.advance("nothing"))
     assert next(iter(stages.advance("z")))["z"].shape == (1, 4)
+
+
+def test_what_was_begun_is_what_is_asked_for(model: ir.Model):
+    plain, ahead = Stages(model, feeds()), Stages(model, feeds())
+    list(plain.advance("r")), list(ahead.advance("r"))
+    ahead.begin("z")
+    for one, other in zip(plain.advance("z"), ahead.advance("z"), strict=True):
+        assert one["z"].tolist() == other["z"].tolist()
+    ahead.begin("y")
+    ahead.close()  # while it runs
+
+
+def test_feeds_may_come_in_any_order_and_in_threads(model: ir.Model):
+    expected = [live["z"].tolist() for live in Stages(model, feeds()).advance("z")]
+    stages = Stages(model, feeds())
+    list(stages.advance("r"))
+    stages.begin("z")
+    step = stages.towards("z")
+    with ThreadPoolExecutor(3) as pool:
+        found = dict(zip((2, 0, 1), pool.map(step, (2, 0, 1)), strict=True))
+    assert [found[number]["z"].tolist() for number in range(3)] == expected
