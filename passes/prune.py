@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from sparsify import sensitivity, storage
+from sparsify import parallel, sensitivity, storage
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import learning_memory
@@ -308,7 +308,8 @@ class Prune(Pass):
         aim = partial(statistics.target, weight, self.correction, centred=bias is not None)
         ready = partial(factors[key].prepare, [rho for rho, _ in admm.SCHEDULE], upper=self.method == "auto")
         with ThreadPoolExecutor(1) as beside:
-            beside.submit(ready)
+            if parallel.here():  # other machines factorise for themselves
+                beside.submit(ready)
             wanted = aim()
         if self.method == "auto":
             found = best.prune(wanted, factors[key], *goal, levels=self.levels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sparsify.errors import InputError
 from sparsify.graph import FloatArray, Linear, readers, sole_user
 from sparsify.parallel import in_order, in_threads
 from sparsify.runtime import Stages
-from sparsify.runtime.moments import counted
+from sparsify.runtime.moments import WIDE, counted
 from sparsify.solvers.statistics import Products, Statistics, products
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -134,14 +135,9 @@ class Learner:
                     values += [changed[aside], dense[aside]]
                 yield counted(values, feed)
 
-        def summed(batch: _Batch) -> Products | None:
-            x, x0, *r = batch
-            if x.shape[-1] != inputs:
-                return None
-            return products(x, x0, r[1] - r[0] if r and r[0].shape[-1] == first.shape[1] else None, weight)
-
+        summed = partial(_summed, shape=first.shape, weight=weight)
         found = Statistics(inputs)
-        for batch in in_order(summed, batches()):
+        for batch in (in_order if inputs >= WIDE else in_threads)(summed, batches()):
             if batch is None:
                 return None
             found.add(batch)
@@ -171,10 +167,23 @@ class Learner:
         return found if np.trace(found.moment) > 0 else None
 
 
+def _summed(batch: _Batch, shape: tuple[int, int], weight: FloatArray | None) -> Products | None:
+    """Of X', X and perhaps R', R of a layer [K, N]; None where they are not of its shape."""
+    x, x0, *r = batch
+    if x.shape[-1] != shape[0]:
+        return None
+    return products(x, x0, r[1] - r[0] if r and r[0].shape[-1] == shape[1] else None, weight)
+
+
 def stored(layer: Linear, weight: FloatArray) -> npt.NDArray[Any]:
     """W [K, N] in the orientation, the shape and the type in which the weight of `layer` is stored."""
-    oriented = (weight.T if layer.transposed else weight).astype(layer.tensor.dtype.numpy(), copy=False)
-    return np.ascontiguousarray(oriented).reshape(layer.tensor.shape.numpy())
+    return laid_out(weight, layer.transposed, layer.tensor.dtype.numpy(), layer.tensor.shape.numpy())
+
+
+def laid_out(weight: FloatArray, transposed: bool, dtype: npt.DTypeLike, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """W [K, N], or its transpose, as an array of that type and shape."""
+    oriented = (weight.T if transposed else weight).astype(dtype, copy=False)
+    return np.ascontiguousarray(oriented).reshape(shape)
 
 
 def bias_of(layer: Linear) -> ir.Value | None:

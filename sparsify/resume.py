@@ -15,21 +15,19 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime
-import scipy
 
 from sparsify import modelio
 from sparsify.cost import cache_folder
 from sparsify.errors import UsageError
 from sparsify.files import write_bytes
 from sparsify.machine import machine
+from sparsify.versions import mathematics
 
 Arrays = dict[str, npt.NDArray[Any]]
 _waiting: ContextVar[list[Saved] | None] = ContextVar("waiting", default=None)  # to be cleared; see `kept`
@@ -46,8 +44,7 @@ class Saved:
     def of(cls, work: object, model: ir.Model, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Saved:
         """What was saved of `work` (its text counts) on `model` as it is now, with `feeds`."""
         here = machine()
-        versions = (_solvers(), np.__version__, scipy.__version__, onnxruntime.__version__)
-        found = hashlib.sha256(repr((str(work), versions, here.isa_flags, modelio.digest(model))).encode())
+        found = hashlib.sha256(repr((str(work), mathematics(), here.isa_flags, modelio.digest(model))).encode())
         for feed in feeds:
             for name in sorted(feed):
                 array = np.asarray(feed[name])
@@ -94,14 +91,6 @@ def kept() -> Iterator[None]:
         _waiting.reset(token)
     for one in saved:
         one.clear()
-
-
-@cache
-def _solvers() -> str:
-    """Of the text of the mathematics: while it is being developed the version stands still and the outcome does not."""
-    here = Path(__file__).parent
-    files = [*sorted((here / "solvers").glob("*.py")), here / "pruning.py", here / "sensitivity.py"]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _packed(arrays: Arrays) -> bytes:

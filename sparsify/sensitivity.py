@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify import runtime
-from sparsify.graph import Linear, find_linear, readers
-from sparsify.machine import threads as workers
+from sparsify import runtime, storage
+from sparsify.graph import FloatArray, Linear, find_linear, readers
+from sparsify.parallel import in_order, in_threads
 from sparsify.patterns import Pattern
-from sparsify.pruning import Feed, stored
+from sparsify.pruning import Feed, laid_out
 from sparsify.resume import Saved
 from sparsify.solvers import admm, magnitude
 from sparsify.solvers.allocate import Curve, allocate
@@ -90,19 +91,18 @@ def measure(
         for source in (s for s in chunk if s not in kept):
             jobs.setdefault(tuple(sorted({str(user.x.name) for user in known[source]})), []).append(source)
 
-        def work(
-            names: tuple[str, ...],
-            sources: list[ir.Value],
-            moments: Mapping[str, npt.NDArray[np.float64]] = moments,
-        ) -> list[tuple[ir.Value, list[float]]]:
-            factors = _factors([moments[name] for name in names if name in moments])
-            return [(source, _drifts(source, known[source], factors, goals, trials)) for source in sources]
-
         progress(len(found), len(known), "sensitivities")
         # Weights are independent, and what they share is only read: any number of workers finds the same.
-        parallel = joblib.Parallel(n_jobs=workers(), require="sharedmem", return_as="generator")
-        for done in parallel(joblib.delayed(work)(*job) for job in jobs.items()):
-            for source, drifts in done:
+        spread = in_threads if storage.is_large(model.graph) else partial(in_order, count=len(jobs))
+        measured = spread(
+            partial(_work, goals=[*goals], trials=trials),
+            (
+                _Job([moments[x] for x in read if x in moments], [_Weight.of(known[s][0]) for s in sources])
+                for read, sources in jobs.items()
+            ),
+        )
+        for sources, of_job in zip(jobs.values(), measured, strict=True):
+            for source, drifts in zip(sources, of_job, strict=True):
                 kept[source] = drifts
                 if saved is not None:
                     saved.save(_step(source), {}, drifts)
@@ -212,20 +212,48 @@ def _kept(saved: Saved | None, source: ir.Value) -> list[float] | None:
     return [float(drift) for drift in step[1]]
 
 
-def _drifts(
-    source: ir.Value,
-    users: Sequence[Linear],
-    factors: Factors | None,
-    goals: Sequence[Goal],
-    trials: runtime.Trials,
-) -> list[float]:
+@dataclass(frozen=True)
+class _Weight:
+    """A weight, apart from its model.
+
+    Attributes:
+        name: of the initializer.
+        matrix: W [K, N].
+        stored: what it is in the model, for another W' [K, N].
+    """
+
+    name: str
+    matrix: FloatArray
+    stored: Callable[[FloatArray], npt.NDArray[Any]]
+
+    @classmethod
+    def of(cls, layer: Linear) -> _Weight:
+        tensor = layer.tensor
+        stored = partial(laid_out, transposed=layer.transposed, dtype=tensor.dtype.numpy(), shape=tensor.shape.numpy())
+        return cls(str(layer.source.name), layer.matrix(), stored)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Weights that are multiplied with the same values, and second moments of these."""
+
+    moments: list[npt.NDArray[np.float64]]
+    weights: list[_Weight]
+
+
+def _work(job: _Job, goals: Sequence[Goal], trials: runtime.Trials) -> list[list[float]]:
+    """Drifts by weight and goal."""
+    factors = _factors(job.moments)
+    return [_drifts(weight, factors, goals, trials) for weight in job.weights]
+
+
+def _drifts(weight: _Weight, factors: Factors | None, goals: Sequence[Goal], trials: runtime.Trials) -> list[float]:
     """Of the model, with the weight pruned to each of `goals`."""
-    weight = users[0].matrix()
     drifts = []
     for pattern, sparsity in goals:
         if factors is None:
-            _, pruned = magnitude.prune(weight, pattern, sparsity)
+            _, pruned = magnitude.prune(weight.matrix, pattern, sparsity)
         else:
-            _, pruned = admm.prune(weight, factors, pattern, sparsity, quick=True)
-        drifts.append(trials.drift({str(source.name): stored(users[0], pruned)}))
+            _, pruned = admm.prune(weight.matrix, factors, pattern, sparsity, quick=True)
+        drifts.append(trials.drift({weight.name: weight.stored(pruned)}))
     return drifts

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from sparsify import modelio, runtime, sensitivity
+from sparsify import modelio, parallel, runtime, sensitivity
 from sparsify.errors import UsageError
 from sparsify.graph import linear_layers
 from sparsify.passes.prune import Prune
@@ -139,7 +139,7 @@ def test_any_number_of_workers_finds_the_same(rng, feeds, monkeypatch):
         set_constant(model, f"w{i}", rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 8)
     found = []
     for count in (1, 4):
-        monkeypatch.setattr(sensitivity, "workers", lambda count=count: count)
+        monkeypatch.setattr(parallel, "threads", lambda count=count: count)
         found.append([one.curve for one in measured(model, feeds)])
     assert found[0] == found[1]
     assert len(found[0]) == 4

@@ -16,6 +16,7 @@ from sparsify.api.samples import DataSource, Feed, read
 from sparsify.audit import audit
 from sparsify.budget import Budget
 from sparsify.data import split
+from sparsify.engines import called_in
 from sparsify.modelio import Source
 from sparsify.pipeline.levels import check_target
 from sparsify.pipeline.run import Progress, silence
@@ -36,6 +37,7 @@ def curve(
     seed: int = 0,
     effort: int = 1,
     costs: str | Path | None = None,
+    parallel: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Predict cost over drift, from the model as it is to the cheapest form of every layer, and build some points.
@@ -63,7 +65,7 @@ def curve(
     base = intake.load(model)
     samples = read(data, base)
     learn, judges = split(samples, seed, base.graph.inputs)
-    with resume.kept():
+    with resume.kept(), called_in(parallel):
         found = problem(base, learn, settings)
         swept = frontier.points(found)
         chosen = frontier.to_build(swept, settings)

@@ -11,6 +11,7 @@ from sparsify import coo, graph, modelio, ops, runtime
 from sparsify.api import facts, intake, sensitivities
 from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.data import Reading
+from sparsify.engines import called_in
 from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
@@ -29,6 +30,7 @@ def inspect(
     threads: int | None = None,
     rows: int | None = None,
     reading: Reading | None = None,
+    parallel: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What in `model` is prunable, what already is sparse, and what -O2 and -O3 would gain, measured layer by layer.
@@ -41,14 +43,17 @@ def inspect(
         threads: that the model will run on; one for each physical core if not given.
         rows: that linear layers will see; those of the model's own shapes, or a usual number, if not given.
         reading: as in `optimize`.
+        parallel: as in `optimize`; only `sensitivity` is spread.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
-        UsageError: `sensitivity` without data.
+        UsageError: `sensitivity` without data, `parallel` without `sensitivity`, or machines that cannot be had.
         InputError: a model or data that cannot be used.
     """
     if sensitivity and data is None:
         raise UsageError("drift can only be measured on data", where="--sensitivity", hint="give samples with --data")
+    if parallel is not None and not sensitivity:
+        raise UsageError("only sensitivities are spread", where="--parallel", hint="add --sensitivity")
     threads = threads or default_threads()
     base = intake.load(model, runs=sensitivity)
     samples = read(data, base, reading) if sensitivity and data is not None else []
@@ -73,7 +78,9 @@ def inspect(
         "nodes": table,
     }
     if samples:
-        report["sensitivity"] = sensitivities.measure(base, samples, memory=memory, threads=threads, progress=progress)
+        with called_in(parallel):
+            found = sensitivities.measure(base, samples, memory=memory, threads=threads, progress=progress)
+        report["sensitivity"] = found
     return dict(facts.finite(report))
 
 

@@ -16,6 +16,7 @@ from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, trial
 from sparsify.audit import DriftReport, audit
 from sparsify.data import Reading
+from sparsify.engines import called_in
 from sparsify.errors import UsageError
 from sparsify.modelio import Source
 from sparsify.pipeline import DEFAULT_LEVEL, LEVEL_WITH_DATA, Pipeline, PipelineReport, levels, nodes, parse
@@ -81,6 +82,7 @@ def optimize(
     goal: str = "latency",
     costs: str | Path | None = None,
     dump_after: tuple[str, str | Path] | None = None,
+    parallel: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Make `model` faster. With a budget and neither level nor passes, search for the fastest form that keeps it.
@@ -104,6 +106,8 @@ def optimize(
             it, data and seed, the result is always the same, and is not held against latencies of this machine.
         reading: what `data` needs to be read, such as a tokenizer.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
+        parallel: "dask://HOST:PORT" or "ray://HOST:PORT": machines that sensitivities and pruning are spread over;
+            needs data. The model is the same. See `sparsify.engines` for what these machines are trusted with.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
@@ -113,6 +117,8 @@ def optimize(
     budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
+    if parallel is not None and data is None:
+        raise UsageError("only work with data is spread", where="--parallel", hint="give samples with --data")
     searches = bool(budgets) and passes is None and level is None
     if not searches and (goal != "latency" or costs is not None):
         raise UsageError(
@@ -140,7 +146,7 @@ def optimize(
     searched = None
     candidate = modelio.load(base)
     # What one plan pruned, another need not prune again; and a search that was stopped goes on from there.
-    with resume.kept():
+    with resume.kept(), called_in(parallel):
         if searches and calibration:
             searched = searching.search(base, calibration, budgets, settings, best_effort=best_effort)
         if searched is not None:

@@ -22,6 +22,7 @@ def run(
     memory: options.Memory = None,
     threads: options.Threads = None,
     rows: options.Rows = None,
+    parallel: options.Parallel = None,
     reports: options.Reports = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -37,6 +38,7 @@ def run(
             memory=memory,
             threads=threads,
             rows=rows,
+            parallel=parallel,
             reading=options.reading(tokenizer, preprocess, trust_data),
             progress=listener,
         )

@@ -67,6 +67,15 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Parallel = Annotated[
+    str | None,
+    typer.Option(
+        "--parallel",
+        metavar="URL",
+        help="dask://HOST:PORT or ray://HOST:PORT: machines to spread the work over; see docs/parallel.md.",
+        show_default=False,
+    ),
+]
 Effort = Annotated[
     int,
     typer.Option("--effort", min=0, max=3, help="Of a search: how many sparsities and how many plans it tries."),

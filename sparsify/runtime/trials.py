@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 
+from sparsify import machine
 from sparsify.runtime.moments import counted
 from sparsify.runtime.sessions import input_errors, open_skeleton, session_inputs
 from sparsify.runtime.source import Source, opened
@@ -26,7 +27,10 @@ WORST = 1e6  # stands for a drift that is no number
 
 
 class Trials:
-    """A model on a few feeds, to be run again with some of its weights or values changed."""
+    """A model on a few feeds, to be run again with some of its weights or values changed.
+
+    It can be pickled, as the model is by then, if all of that fits into one message (2 GiB).
+    """
 
     def __init__(
         self,
@@ -49,6 +53,8 @@ class Trials:
         Raises:
             InputError: the model or a feed cannot be used.
         """
+        weights, nudged = [*weights], [*nudged]
+        self._made_of = (model, feeds, weights, nudged, threads)
         with opened(model) as skeleton:
             proto = onnx.ModelProto()
             proto.CopyFrom(skeleton.proto)
@@ -64,6 +70,13 @@ class Trials:
         self._feeds = [(feed, session_inputs(self._session, feed)) for feed in feeds]
         self._names = [o.name for o in self._session.get_outputs() if o.type == "tensor(float)"]
         self._base = [self._run(inputs, {}) for _, inputs in self._feeds]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model, feeds, weights, nudged, threads = self._made_of
+        with opened(model) as skeleton:
+            data = skeleton.proto.SerializeToString()
+        # onnxruntime's own choice depends on the machine.
+        return _opened_again, (data, feeds, weights, nudged, threads or machine.threads())
 
     def drift(
         self,
@@ -92,6 +105,16 @@ class Trials:
     def _run(self, inputs: Mapping[str, Any], changes: Mapping[str, Any]) -> list[npt.NDArray[np.float32]]:
         with input_errors("a feed"):
             return list(self._session.run(self._names, {**inputs, **changes}))
+
+
+def _opened_again(
+    data: bytes,
+    feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
+    weights: Sequence[str],
+    nudged: Sequence[str],
+    threads: int,
+) -> Trials:
+    return Trials(data, feeds, weights, nudged=nudged, threads=threads)
 
 
 def _nudge(graph: onnx.GraphProto, name: str) -> None:

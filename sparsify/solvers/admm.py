@@ -25,6 +25,7 @@ Boža, "Fast and Effective Weight Update for Pruned Large Language Models", 2024
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +72,9 @@ def prune(
     if len(factors.scale) != len(weight) or not np.isfinite(weight).all():
         raise ValueError("weights must be finite [K, N] and the moment [K, K]")
     schedule = QUICK if quick else SCHEDULE
-    factors.prepare(rho for rho, _ in schedule)
-
-    def solve(part: slice) -> tuple[Mask, F32]:
-        return _solve(weight[:, part], factors, pattern, sparsity, schedule, levels)
-
-    parts = [*in_order(solve, columns(weight.shape[1], pattern))]
+    solve = partial(_solve, factors=factors, pattern=pattern, sparsity=sparsity, schedule=schedule, levels=levels)
+    slices = [weight[:, part] for part in columns(weight.shape[1], pattern)]
+    parts = [*in_order(solve, slices, len(slices))]
     if not parts:
         return np.zeros(weight.shape, bool), weight.copy()
     return np.concatenate([mask for mask, _ in parts], axis=1), np.concatenate([w for _, w in parts], axis=1)
@@ -92,6 +90,7 @@ def _solve(
     weight: F32, factors: Factors, pattern: Pattern, sparsity: float, schedule: Schedule, levels: int
 ) -> tuple[Mask, F32]:
     """The mask and W', both [K, N]."""
+    factors.prepare(rho for rho, _ in schedule)
     scaled = weight * factors.scale[:, None]
     mask, found = _search(scaled, factors, pattern, sparsity, schedule)
     start = np.where(mask, found, np.float32(0))

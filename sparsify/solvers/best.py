@@ -18,6 +18,7 @@ Source: see `admm` and `obs`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -57,16 +58,13 @@ class Found:
 
 def prune(weight: F32, factors: Factors, pattern: Pattern, sparsity: float = 0.0, *, levels: int = 0) -> Found:
     """The better of `admm.prune` and `obs.prune` for W [K, N]; arguments and errors as there."""
-    factors.prepare((rho for rho, _ in admm.SCHEDULE), upper=True)
-
-    def solve(part: slice) -> _Part:
-        return _solve(weight[:, part], factors, pattern, sparsity, levels)
-
+    solve = partial(_solve, factors=factors, pattern=pattern, sparsity=sparsity, levels=levels)
     mask, found = np.zeros(weight.shape, bool), np.zeros(weight.shape, np.float32)
     own = surgeon = energy = 0.0
     won = 0
     slices = [*admm.columns(weight.shape[1], pattern)]
-    for columns, part in zip(slices, in_order(solve, slices), strict=True):
+    parts = in_order(solve, (weight[:, part] for part in slices), len(slices))
+    for columns, part in zip(slices, parts, strict=True):
         mask[:, columns], found[:, columns] = part.mask, part.weight
         own, surgeon, energy, won = own + part.own, surgeon + part.surgeon, energy + part.energy, won + part.won
     return Found(mask, found, share(own, energy), share(surgeon, energy), won / max(weight.shape[1], 1))
@@ -85,6 +83,7 @@ class _Part:
 
 
 def _solve(weight: F32, factors: Factors, pattern: Pattern, sparsity: float, levels: int) -> _Part:
+    factors.prepare((rho for rho, _ in admm.SCHEDULE), upper=True)
     mask, found = admm.prune(weight, factors, pattern, sparsity, levels=levels)
     other, surgeon = obs.prune(weight, factors, pattern, sparsity)
     if levels:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from threading import RLock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from sparsify.parallel import in_order
+from sparsify.parallel import in_threads
 from sparsify.solvers.moments import normalized
 
 F32 = npt.NDArray[np.float32]
@@ -23,6 +25,8 @@ FLOOR = 0.01
 class Factors:
     """H [K, K] made ready for any number of layers that read the same inputs.
 
+    Threads may share it. Pickled it is H alone: what comes of it would be six times as much to send.
+
     Attributes:
         given: H as it came.
         moment: H at unit diagonal, damped, float32; see `moments.normalized`.
@@ -35,10 +39,15 @@ class Factors:
 
     def __init__(self, moment: npt.NDArray[np.floating], damping: float = DAMPING) -> None:
         self.given = moment
+        self._damping = damping
+        self._lock = RLock()
         self.moment, self.scale = normalized(moment, damping, FLOOR)
         self.unscaled: F32 = self.moment * self.scale[:, None] * self.scale
         self._inverses: dict[float, F32] = {}
         self._upper: F32 | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Factors, (self.given, self._damping)
 
     def inverse(self, rho: float) -> F32:
         """(moment + rho I)^-1 float32 [K, K]; its condition is at most (K + rho) / rho.
@@ -46,19 +55,21 @@ class Factors:
         Raises:
             ValueError: H has an eigenvalue far below zero.
         """
-        self.prepare([rho])
+        if rho not in self._inverses:
+            self.prepare([rho])
         return self._inverses[rho]
 
     def prepare(self, rhos: Iterable[float], *, upper: bool = False) -> None:
-        """Have `inverse` of all `rhos` at hand, and `upper`: cores share this work, threads can ask afterwards."""
-        missing: list[float | None] = [rho for rho in rhos if rho not in self._inverses]
-        if upper and self._upper is None:
-            missing.insert(0, None)  # the longest first
-        for rho, found in zip(missing, in_order(partial(_factor, self.moment), missing), strict=True):
-            if rho is None:
-                self._upper = found
-            else:
-                self._inverses[rho] = found
+        """Have `inverse` of all `rhos` at hand, and `upper`: cores share this work, threads that ask meanwhile wait."""
+        with self._lock:
+            missing: list[float | None] = [rho for rho in rhos if rho not in self._inverses]
+            if upper and self._upper is None:
+                missing.insert(0, None)  # the longest first
+            for rho, found in zip(missing, in_threads(partial(_factor, self.moment), missing), strict=True):
+                if rho is None:
+                    self._upper = found
+                else:
+                    self._inverses[rho] = found
 
     def upper(self) -> F32:
         """U float32 [K, K], upper triangular, of moment^-1 = U^T U; factorised in float64.

@@ -1,0 +1,270 @@
+"""Work on other machines: a real Dask scheduler with two workers, which give what this process alone would give."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import onnx_ir as ir
+import pytest
+from joblib._parallel_backends import ThreadingBackend
+
+import sparsify
+from sparsify import engines, modelio, parallel, pruning, sensitivity
+from sparsify.engines import called_in
+from sparsify.errors import UsageError
+from sparsify.graph import linear_layers
+from sparsify.passes.prune import Prune
+from sparsify.patterns import Pattern
+from sparsify.pruning import FEEDS
+from sparsify.runtime import moments
+from tests import cluster as tasks
+from tests.cluster import Cluster
+from tests.running import set_constant
+
+pytest.importorskip("distributed")
+
+INNER = 256  # columns: two slices that are solved on their own
+MODEL = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[B,64] x) => (float[B,64] y)
+<float[1,1] w0 = {0}, float[1,1] w1 = {0}, float[1,1] w2 = {0}, float[1,1] w3 = {0}, float[1,1] b1 = {0}>
+{ a = MatMul(x, w0)
+  b = Relu(a)
+  c = MatMul(b, w1)
+  d = Add(c, b1)
+  e = Sigmoid(d)
+  f = Gemm<transB = 1>(e, w2)
+  h = MatMul(x, w3)
+  y = Add(f, h) }"""
+SHAPES = {"w0": (64, INNER), "w1": (INNER, INNER), "w2": (64, INNER), "w3": (64, 64)}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found = Cluster(tmp_path_factory.mktemp("dask"))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def cluster(started: Cluster) -> Cluster:
+    started.complete()
+    return started
+
+
+@pytest.fixture
+def model(rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ir.Model:
+    monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path))
+    found = ir.from_onnx_text(MODEL)
+    for name, shape in SHAPES.items():
+        set_constant(found, name, rng.standard_normal(shape).astype(np.float32) / 8)
+    set_constant(found, "b1", rng.standard_normal(INNER).astype(np.float32))
+    found.meta[FEEDS] = [{"x": rng.standard_normal((40, 64)).astype(np.float32)} for _ in range(8)]
+    return found
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked to be done elsewhere, by name."""
+    names: list[str] = []
+    real = parallel._sent
+
+    def noted(others, function, items, count):
+        names.append(getattr(function, "func", function).__name__)
+        return real(others, function, items, count)
+
+    monkeypatch.setattr(parallel, "_sent", noted)
+    return names
+
+
+def pruned(model: ir.Model) -> bytes:
+    copy = modelio.load(model)
+    copy.meta[FEEDS] = model.meta[FEEDS]
+    Prune()(copy)
+    return ir.to_proto(copy).SerializeToString()
+
+
+def drifts(model: ir.Model, progress=lambda *_: None) -> list[tuple[float, ...]]:
+    goals = sensitivity.tried((Pattern(32, 64), 0.5))
+    with parallel.one_blas_thread():
+        found = sensitivity.measure(
+            model, linear_layers(model), model.meta[FEEDS], goals, memory=2**24, threads=1, progress=progress
+        )
+    return [one.curve.drifts for one in found]
+
+
+def test_the_pruned_model_is_the_same_to_the_byte(model, cluster, sent, monkeypatch):
+    alone = pruned(model)
+    for module in (pruning, moments):
+        monkeypatch.setattr(module, "WIDE", 1)  # these layers are narrow: their sums would stay here
+    with called_in(cluster.url):
+        assert pruned(model) == alone
+    assert {"_summed", "_solve"} <= {*sent}
+
+
+def test_sensitivities_are_the_same_also_when_a_worker_is_killed(model, cluster, sent):
+    alone = drifts(model)
+
+    def kill(done: int, *_: object) -> None:
+        if done:
+            cluster.workers[0].send_signal(signal.SIGKILL)
+
+    with called_in(cluster.url):
+        assert drifts(model) == alone
+        assert drifts(model, kill) == alone
+    assert "_work" in sent
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL
+
+
+def test_a_worker_killed_in_the_middle_of_a_task_costs_that_task_alone(cluster, tmp_path):
+    killed: list[int] = []
+
+    def kill_the_first_to_start() -> None:
+        while not (notes := [n for n in tmp_path.iterdir() if n.suffix != ".part"]):
+            time.sleep(0.02)
+        killed.append(int(notes[0].read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first_to_start, daemon=True)
+    killer.start()
+    work = partial(tasks.noted, folder=str(tmp_path), asking=os.getpid())
+    with called_in(cluster.url):
+        found = [*parallel.in_order(work, range(4), 4)]
+    killer.join(1)
+    assert [square for square, _ in found] == [0, 1, 4, 9]
+    assert killed
+    # The worker that is left did all, also what the other had begun: five notes of four items.
+    assert {pid for _, pid in found} == {p.pid for p in cluster.workers} - {*killed}
+    assert len([*tmp_path.iterdir()]) == 5
+
+
+def test_items_of_unknown_number_come_in_rounds_and_in_order(cluster):
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(10):
+            taken.append(i)
+            yield i
+
+    with called_in(cluster.url):
+        results = parallel.in_order(partial(pow, 3), items())
+        assert next(results) == 1
+        assert len(taken) < 10  # no more than a round ahead: they may be large
+        assert [*results] == [3**i for i in range(1, 10)]
+
+
+def test_what_a_task_raises_is_raised(cluster):
+    with called_in(cluster.url), pytest.raises(ValueError, match="is wrong"):
+        [*parallel.in_order(tasks.wrong, range(4))]
+
+
+def test_results_that_nobody_takes_disturb_nobody(cluster, recwarn):
+    with called_in(cluster.url):
+        next(results := parallel.in_order(abs, range(20)))
+        results.close()
+        assert [*parallel.in_order(abs, range(-9, 0))] == [*range(9, 0, -1)]
+    assert not [w for w in recwarn if "joblib" in str(w.filename)]
+
+
+@pytest.mark.slow
+def test_work_that_kills_every_worker_ends(cluster):
+    with called_in(cluster.url), pytest.raises(UsageError, match="every worker that tried it died"):
+        [*parallel.in_order(tasks.deadly, range(2))]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_is_told_in_one_sentence(tmp_path):
+    lonely = Cluster(tmp_path)
+    try:
+        lonely.complete()
+        work = partial(tasks.noted, folder=str(tmp_path), asking=os.getpid())
+        with called_in(lonely.url):
+            results = parallel.in_order(work, range(8))
+            next(results)
+            lonely.scheduler.kill()
+            with pytest.raises(UsageError, match="connection to the other machines was lost"):
+                list(results)
+    finally:
+        lonely.close()
+
+
+def test_a_scheduler_without_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "PATIENCE", 3)
+    lonely = Cluster(tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        said = ""
+        while "no workers" not in said and time.monotonic() < deadline:  # it takes a while until it listens
+            with pytest.raises(UsageError) as caught, called_in(lonely.url):
+                pass
+            said = str(caught.value)
+        assert "dask worker tcp://" in said
+    finally:
+        lonely.close()
+
+
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(engines, "PATIENCE", 0.2)
+    with pytest.raises(UsageError, match="nobody answers"), called_in("dask://127.0.0.1:9"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "dask", "dask://", "dask://host", "dask://host:x", "dask://:1", "dask://h:0", "http://h:1", "dask://h:1/x"],
+)
+def test_what_is_no_place(url: str):
+    with pytest.raises(UsageError, match="is no place to work at"), called_in(url):
+        pass
+
+
+@pytest.mark.parametrize(("package", "install"), [("distributed", "sparsify-onnx[dask]"), ("ray", "ray")])
+def test_a_missing_package_is_named(monkeypatch, package, install):
+    monkeypatch.setitem(sys.modules, package, None)
+    scheme = package.replace("distributed", "dask")
+    with pytest.raises(UsageError, match=f"the package `{package}`") as caught, called_in(f"{scheme}://h:1"):
+        pass
+    assert caught.value.hint == f"pip install '{install}'"
+
+
+def test_a_worker_of_another_version_is_refused(monkeypatch):
+    function, arguments, _ = parallel.call(parallel.pickle.dumps(abs), [-1])
+    assert function(*arguments) == [1]
+    needed = {**arguments[2], "numpy": "0.1"}
+    with pytest.raises(UsageError, match=r"numpy .* instead of 0\.1"):
+        function(*arguments[:2], needed)
+
+
+def test_only_work_with_data_is_spread(model):
+    with pytest.raises(UsageError, match="only work with data"):
+        sparsify.optimize(model, parallel="dask://127.0.0.1:1")
+    with pytest.raises(UsageError, match="only sensitivities"):
+        sparsify.inspect(model, parallel="dask://127.0.0.1:1")
+
+
+def test_ray_as_far_as_it_can_be_tried_without_it(monkeypatch):
+    """No Ray here: that the backend it registers with joblib is used, and that what was begun is ended."""
+    said: list[object] = []
+    ray, sub, connector = (types.ModuleType(name) for name in ("ray", "ray.util", "ray.util.joblib"))
+    ray.init = lambda **options: said.append(options["address"])
+    ray.shutdown = lambda: said.append("shutdown")
+    connector.register_ray = lambda: joblib.register_parallel_backend("ray", ThreadingBackend)
+    for module in (ray, sub, connector):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(joblib, "effective_n_jobs", lambda n: 2)
+    here = threading.get_ident()
+    with called_in("ray://head:10001"):
+        found = [*parallel.in_order(tasks.thread_of, range(4), 4)]
+    assert said == ["ray://head:10001", "shutdown"]
+    assert here not in found
