@@ -195,6 +195,8 @@ def test_a_scheduler_that_goes_away_is_told_in_one_sentence(tmp_path):
             lonely.scheduler.kill()
             with pytest.raises(UsageError, match="connection to the other machines was lost"):
                 list(results)
+            with pytest.raises(UsageError, match="connection to the other machines was lost"):
+                list(parallel.in_order(abs, range(4)))
     finally:
         lonely.close()
 
