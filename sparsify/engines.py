@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pickle import dumps
 from typing import Any
 
@@ -21,6 +22,7 @@ from sparsify import parallel
 from sparsify.errors import UsageError
 from sparsify.parallel import Engine
 
+DISTRIBUTION = "sparsify-onnx"
 PATIENCE = 10  # s for a scheduler to answer, and for it to have a worker
 _LOOK = 0.5  # s between two looks at what Dask gave up on
 _ENOUGH = "1TiB"  # of tasks before Dask warns: it would have them made from files that all workers see
@@ -76,8 +78,13 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
         except _NO_ANSWER as error:
             raise _silent(where, "start one with `dask scheduler`, or check the address") from error
         with client, _watched(client) as lost, joblib.parallel_config("dask", client=client):
+            explain = partial(_explained, where=where, package="distributed", lost=lost)
             try:
                 client.wait_for_workers(1, timeout=PATIENCE)
+                # A task of ours that a worker cannot even read costs Dask that worker, one after the other.
+                client.run(version, DISTRIBUTION)
+            except ImportError as error:
+                raise explain(error) from error
             except _NO_ANSWER as error:
                 hint = f"start some with `dask worker tcp://{address}`"
                 raise UsageError("the scheduler has no workers", where=f"--parallel {where}", hint=hint) from error
@@ -88,7 +95,7 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
                 lambda calls: joblib.Parallel(n_jobs=-1, batch_size=1, pre_dispatch="all", return_as="generator")(
                     calls
                 ),
-                partial(_explained, where=where, package="distributed", lost=lost),
+                explain,
             )
 
 

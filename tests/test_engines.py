@@ -201,8 +201,9 @@ def test_a_scheduler_that_goes_away_is_told_in_one_sentence(tmp_path):
         lonely.close()
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "PATIENCE", 3)
+    monkeypatch.setattr(engines, "PATIENCE", 1)
     lonely = Cluster(tmp_path)
     try:
         deadline = time.monotonic() + 60
@@ -214,6 +215,13 @@ def test_a_scheduler_without_workers(tmp_path, monkeypatch):
         assert "dask worker tcp://" in said
     finally:
         lonely.close()
+
+
+def test_workers_without_sparsify_are_left_alone(cluster, monkeypatch):
+    monkeypatch.setattr(engines, "DISTRIBUTION", "no-such-distribution")
+    with pytest.raises(UsageError, match="workers cannot do the work"), called_in(cluster.url):
+        pass
+    assert all(worker.poll() is None for worker in cluster.workers)
 
 
 def test_nobody_answers(monkeypatch):
