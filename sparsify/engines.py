@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from sparsify.parallel import Engine
 DISTRIBUTION = "sparsify-onnx"
 PATIENCE = 10  # s for a scheduler to answer, and for it to have a worker
 _LOOK = 0.5  # s between two looks at what Dask gave up on
+_FAREWELL = 2  # s for a scheduler to say goodbye
 _ENOUGH = "1TiB"  # of tasks before Dask warns: it would have them made from files that all workers see
 
 _NO_ANSWER = (OSError, TimeoutError, asyncio.TimeoutError)  # the last is a class of its own up to Python 3.10
@@ -77,7 +78,7 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
             client = distributed.Client(f"tcp://{address}", timeout=PATIENCE, set_as_default=False)
         except _NO_ANSWER as error:
             raise _silent(where, "start one with `dask scheduler`, or check the address") from error
-        with client, _watched(client) as lost, joblib.parallel_config("dask", client=client):
+        with _watched(client) as lost, joblib.parallel_config("dask", client=client):
             explain = partial(_explained, where=where, package="distributed", lost=lost)
             try:
                 client.wait_for_workers(1, timeout=PATIENCE)
@@ -90,7 +91,7 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
                 raise UsageError("the scheduler has no workers", where=f"--parallel {where}", hint=hint) from error
             yield Engine(
                 where,
-                lambda: sum(client.ncores().values()),
+                partial(_threads, client, where),
                 # One for each piece of work: it asks how many workers there are by then.
                 lambda calls: joblib.Parallel(n_jobs=-1, batch_size=1, pre_dispatch="all", return_as="generator")(
                     calls
@@ -124,7 +125,7 @@ _ENGINES: dict[str, Callable[[str, str], AbstractContextManager[Engine]]] = {"da
 
 @contextmanager
 def _watched(client: Any) -> Iterator[list[BaseException]]:
-    """What Dask gave up on. joblib (1.4 to 1.6) waits for it forever, unless the client is closed.
+    """What Dask gave up on. joblib (1.4 to 1.6) waits for it forever, unless the client is closed; at the end it is.
 
     That is what is done: tasks catch exceptions of their own, so a task that failed all the same never got to run.
     """
@@ -135,7 +136,7 @@ def _watched(client: Any) -> Iterator[list[BaseException]]:
         while not ended.wait(_LOOK):
             lost.extend(state.exception for state in [*client.futures.values()] if state.status == "error")
             if lost:
-                client.close()
+                _close(client)
                 return
 
     watcher = threading.Thread(target=look, name="sparsify-watch", daemon=True)
@@ -145,6 +146,20 @@ def _watched(client: Any) -> Iterator[list[BaseException]]:
     finally:
         ended.set()
         watcher.join()
+        _close(client)
+
+
+def _close(client: Any) -> None:
+    with suppress(*_NO_ANSWER):  # of a scheduler that is gone
+        client.close(timeout=_FAREWELL)
+
+
+def _threads(client: Any, where: str) -> int:
+    """Of all workers."""
+    try:
+        return sum(client.ncores().values())
+    except _NO_ANSWER as error:
+        raise _lost(where) from error
 
 
 def _explained(error: Exception, *, where: str, package: str, lost: list[BaseException]) -> Exception:
@@ -163,12 +178,16 @@ def _explained(error: Exception, *, where: str, package: str, lost: list[BaseExc
             hint="install sparsify-onnx on every worker, the same version as here",
         )
     if type(error).__module__.partition(".")[0] == package:
-        return UsageError(
-            "the connection to the other machines was lost",
-            where=f"--parallel {where}",
-            hint="run it again: layers that are done are kept",
-        )
+        return _lost(where)
     return error
+
+
+def _lost(where: str) -> UsageError:
+    return UsageError(
+        "the connection to the other machines was lost",
+        where=f"--parallel {where}",
+        hint="run it again: layers that are done are kept",
+    )
 
 
 def _package(name: str, where: str, requirement: str) -> Any:

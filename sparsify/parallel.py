@@ -44,7 +44,7 @@ class Engine:
         where: what the user called them.
         workers: how many tasks they do at once, now.
         send: a `joblib.Parallel`: starts `joblib.delayed` calls, iterates over what they return, in their order.
-        explain: what is to be raised for an exception of the others.
+        explain: what is to be raised for an exception of `send`.
     """
 
     where: str
@@ -113,11 +113,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 def _others() -> Engine | None:
     """Who else does work; None where that would be fewer than two."""
     others = engine.get()
-    try:
-        return others if others is not None and others.workers() > 1 else None
-    except Exception as error:
-        assert others is not None  # it was asked
-        raise others.explain(error) from error
+    return others if others is not None and others.workers() > 1 else None
 
 
 def _sent(others: Engine, function: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
 from sparsify.solvers import admm, best, obs
 from sparsify.solvers.factors import Factors
@@ -15,6 +18,13 @@ from sparsify.solvers.quantize import quantize
 from tests.solvers.inputs import correlated
 
 PATTERNS = [Pattern.parse(p) for p in ("32:64", "4:16", "2:4", "unstructured", "per-column", "4x1")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As the pass has it: on a busy machine threads of BLAS that wait for each other took thirty times as long."""
+    with one_blas_thread():
+        yield
 
 
 def errors(weight: np.ndarray, changed: np.ndarray, h: np.ndarray) -> np.ndarray:
