@@ -222,13 +222,13 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         raise InputError("the model does not say which opset it uses", where=where, hint="export it again")
     limits.check(proto, where)
     folders = _find_files(proto, where, folder)
-    rest = leftovers.collect(proto)
     sparse: list[onnx.SparseTensorProto] = []
-    if any(coo.are_in(graph) for graph in limits.all_graphs(proto)):
-        proto = onnx.ModelProto.FromString(proto.SerializeToString())  # the caller keeps its own message
-        for graph in limits.all_graphs(proto):
-            coo.take_in(graph, sparse)
     try:
+        rest = leftovers.collect(proto)
+        if any(coo.are_in(graph) for graph in limits.all_graphs(proto)):
+            proto = onnx.ModelProto.FromString(proto.SerializeToString())  # the caller keeps its own message
+            for graph in limits.all_graphs(proto):
+                coo.take_in(graph, sparse)
         model = ir.from_proto(proto)
         coo.put_in(model, sparse, where)
         if name := _undefined(model):
@@ -239,7 +239,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         _without_tensors(model)
     except InputError:
         raise
-    except Exception as error:  # whatever onnx_ir trips over is in the file
+    except Exception as error:  # whatever onnx_ir trips over is in the file, such as a name that is no Unicode
         raise InputError(f"the model cannot be read: {_first_line(error)}", where=where) from error
     model.meta[_LEFTOVERS] = rest
     for tensor in _external_tensors(model):

@@ -100,6 +100,17 @@ def _sparse(dims: list[int], indices: list[int]) -> ModelProto:
     return proto
 
 
+def _spoil(graph: GraphProto) -> None:
+    graph.node[0].input[0] = "spoilt"
+
+
+def _unicode_sparse() -> bytes:
+    """Its name alone is spoilt, which nothing but the making of a dense one reads."""
+    proto = _sparse([8, 8], [1])
+    proto.graph.sparse_initializer[0].values.name = "spoilt"
+    return bytes(proto.SerializeToString()).replace(b"spoilt", b"\xb6poilt")
+
+
 def _external_attribute() -> ModelProto:
     """A data file where nothing would look for the policy: inside a list of tensors of an attribute."""
     proto = model()
@@ -183,6 +194,11 @@ CASES: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
     "function: circle": (lambda: _functions(("f", ["g"]), ("g", ["f"])), "calls itself"),
     "function: twice": (lambda: _functions(("f", []), ("f", [])), "same name"),
     "names: control characters": (lambda: model([_identity("\x1b[2J\nerror: no", "y")]), "x1b"),
+    "names: no Unicode": (
+        lambda: _changed(_spoil).SerializeToString().replace(b"spoilt", b"\xb6poilt"),
+        "nothing makes it",
+    ),
+    "names: no Unicode, sparse": (_unicode_sparse, "utf-8"),
     "file: random": (lambda: bytes(range(256)) * 8, "not an ONNX model"),
     "file: pickle": (lambda: b"\x80\x04\x95\x1a\x00\x00\x00cposix\nsystem\n.", "not an ONNX model"),
 }

@@ -78,7 +78,7 @@ def test_columns_of_every_length(kernel: Kernel, k: int, rows: int) -> None:
 def test_a_row_so_long_that_it_moves_into_large_pages(kernel: Kernel) -> None:
     k = 2**18 + 37  # kLong of columns-inl.h, and a tail
     rng = np.random.default_rng(0)
-    weight = csc_array(scipy.sparse.random_array((k, 300), density=1e-4, rng=rng, dtype=np.float32))
+    weight = csc_array(scipy.sparse.random_array((k, 300), density=1e-4, random_state=rng, dtype=np.float32))
     bias, x = rng.standard_normal(300).astype(np.float32), rng.standard_normal((1, k)).astype(np.float32)
     most = int(np.diff(weight.indptr).max()) + 1
     exact = x.astype(np.float64) @ weight + bias
