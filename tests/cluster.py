@@ -27,7 +27,7 @@ class Cluster:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         host, port = self.address.split(":")
-        self.scheduler = self._start("scheduler", "--host", host, "--port", port, "--no-dashboard", "--no-show")
+        self.scheduler = self._start("scheduler", "--host", host, "--port", port, "--no-dashboard")
         self.workers: list[subprocess.Popen[bytes]] = []
 
     @property
