@@ -45,9 +45,15 @@ def prune(
 def _prune_block(rows: F32, mask: Mask, upper: F32) -> F32:
     """Prune `rows` [B, N] in place; the errors [B, N] that later inputs are to make good."""
     errors = np.zeros_like(rows)
-    for k in range(len(rows)):
-        kept = np.where(mask[k], rows[k], np.float32(0))
-        errors[k] = (rows[k] - kept) / upper[k, k]
-        rows[k + 1 :] -= np.outer(upper[k, k + 1 :], errors[k])
-        rows[k] = kept
+    for first in range(0, len(rows), _NEAR):
+        last = min(first + _NEAR, len(rows))
+        for k in range(first, last):
+            kept = np.where(mask[k], rows[k], np.float32(0))
+            errors[k] = (rows[k] - kept) / upper[k, k]
+            rows[k + 1 : last] -= upper[k, k + 1 : last, None] * errors[k]
+            rows[k] = kept
+        rows[last:] -= upper[first:last, last:].T @ errors[first:last]
     return errors
+
+
+_NEAR = 16  # inputs whose errors go to later ones of a block in one product

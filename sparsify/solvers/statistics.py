@@ -150,9 +150,10 @@ class Statistics:
 
 
 def _plus(total: F64 | None, more: npt.NDArray[np.floating] | None) -> F64 | None:
-    if more is None:
-        return total
-    return more.astype(np.float64) if total is None else total + more
+    if more is None or total is None:
+        return total if more is None else more.astype(np.float64)
+    total += more
+    return total
 
 
 _COLUMNS = 4096  # of a target that are solved for at a time, in float64: a decoder's head has 150,000
