@@ -177,7 +177,7 @@ def _explained(error: Exception, *, where: str, package: str, lost: list[BaseExc
             where=f"--parallel {where}",
             hint="install sparsify-onnx on every worker, the same version as here",
         )
-    if type(error).__module__.partition(".")[0] == package:
+    if type(error).__module__.partition(".")[0] == package or isinstance(error, TimeoutError):  # of joblib: no workers
         return _lost(where)
     return error
 

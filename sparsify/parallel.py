@@ -119,20 +119,27 @@ def _others() -> Engine | None:
 def _sent(others: Engine, function: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
     """A round of tasks at a time, the items of which are taken while the one before is worked on."""
     payload = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
-    tasks = others.workers() * TASKS_A_WORKER
+    tasks = max(others.workers(), 1) * TASKS_A_WORKER
     size = -(-count // tasks) or 1
     left = iter(items)
     coming: Iterable[list[R]] = ()
     try:
         while chunks := [chunk for _ in range(tasks) if (chunk := [*islice(left, size)])]:
             yield from _received(others, coming)
-            coming = others.send(call(payload, chunk) for chunk in chunks)
+            coming = _begun(others, [call(payload, chunk) for chunk in chunks])
         yield from _received(others, coming)
     finally:
         with warnings.catch_warnings():  # whoever takes no more results knows that they are lost
             warnings.simplefilter("ignore")
             if isinstance(coming, Iterator):
                 coming.close()  # type: ignore[attr-defined]
+
+
+def _begun(others: Engine, calls: list[Any]) -> Iterable[list[Any]]:
+    try:
+        return others.send(calls)
+    except Exception as error:
+        raise others.explain(error) from error
 
 
 def _received(others: Engine, coming: Iterable[list[R]]) -> Iterator[R]:
