@@ -15,6 +15,7 @@ PASSES: dict[str, str] = {
     "fuse-epilogue": "sparsify.passes.fuse_epilogue:FuseEpilogue",
     "prune": "sparsify.passes.prune:Prune",
     "shrink": "sparsify.passes.shrink:Shrink",
+    "smooth": "sparsify.passes.smooth:Smooth",
     "sparse-bf16": "sparsify.passes.sparse_bf16:SparseBf16",
     "sparse-fp32": "sparsify.passes.sparse_fp32:SparseFp32",
     "sparse-int8": "sparsify.passes.sparse_int8:SparseInt8",

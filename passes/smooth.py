@@ -1,0 +1,191 @@
+"""Move outliers of activations into weights, through the normalisation before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsify import runtime
+from sparsify.errors import UsageError
+from sparsify.graph import (
+    FloatArray,
+    Linear,
+    add_initializer,
+    constant,
+    find_linear,
+    graph_of,
+    names,
+    readers,
+    set_input,
+    set_weight,
+    sole_user,
+)
+from sparsify.pruning import FEEDS, Feed, groups
+from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+
+_NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
+_LARGEST = 2.0**20  # no factor beyond it or its inverse: fp32 weights stay normal numbers
+_Site = tuple[ir.Node, int]  # a node and the input where it reads a constant vector
+
+
+@dataclass(frozen=True)
+class Smooth(Pass):
+    """Divides inputs that hold outliers by a factor and multiplies their weights by it: int8 rows lose less.
+
+    What:
+        The scale (and shift) of the normalisation that makes a layer's input is divided by s, input by input, and the
+        rows of the weights of all layers that read it are multiplied by s. To be run before `prune` and `sparse-int8`.
+    When it fires:
+        A LayerNormalization, RMSNormalization or SimplifiedLayerNormalization, or the Mul, or Mul and Add, with
+        constant vectors that exporters write for their last steps, makes the input, and calibration data reaches it.
+    When it refuses:
+        Something else makes the input or reads it too (in networks that normalise after the residual connection
+        that is always so), the weight is no fp32 or used elsewhere as well, no data reached the layer, or all
+        factors are 1.
+    Mathematics:
+        s_k = max |X_k|^strength / max_n |W_kn|^(1 - strength) over all W that read X, divided by its geometric mean and
+        rounded to a power of two: X W = (X / s) (s W) then holds to the bit in fp32.
+    Cost:
+        A run of the model on the calibration data. None at run time.
+    Drift:
+        None by itself. What int8 makes of it is in docs/pruning.md.
+    Source:
+        Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2023.
+    """
+
+    name: ClassVar[str] = "smooth"
+    wants_data: ClassVar[bool] = True
+
+    strength: float = 0.5  # 0 levels weights, 1 levels activations
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UsageError(
+                f"strength={self.strength:g} is out of range", where="pass `smooth`", hint="it goes from 0 to 1"
+            )
+
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        found = layers(model)
+        able = [layer for layer in found if isinstance(layer, Linear) and layer.node.graph is model.graph]
+        reasons = {layer.node: _obstacle(layer) for layer in able}
+        open_ = [layer for layer in able if not reasons[layer.node]]
+        largest = _largest(model, open_, model.meta.get(FEEDS) or [])
+        taken = names(model)
+        factors: dict[ir.Node, FloatArray] = {}
+        for group in groups(model, open_):
+            top = largest.get(str(group[0].x.name))
+            if top is None:
+                reasons |= dict.fromkeys((layer.node for layer in group), "no data reached its inputs")
+                continue
+            s = self._factors(top, group)
+            if (s == 1).all():
+                reasons |= dict.fromkeys((layer.node for layer in group), "no input stands out")
+                continue
+            _rescale(group, s, taken)
+            factors |= dict.fromkeys((layer.node for layer in group), s)
+        for layer in found:
+            if isinstance(layer, Refusal):
+                yield layer
+            elif layer.node in factors:
+                yield _changed(layer, factors[layer.node])
+            else:
+                reason = reasons.get(layer.node, "it stands in a subgraph")
+                yield Refusal(layer.name, reason, {"shape": list(layer.shape)})
+
+    def _factors(self, top: FloatArray, group: Sequence[Linear]) -> FloatArray:
+        """s [K] for the largest |X| of each input, [K]; powers of two."""
+        weights = np.max([np.abs(layer.matrix()).max(axis=1) for layer in group], axis=0)
+        live = (top > 0) & (weights > 0)  # what is never there, or never used, needs no scale
+        logs = self.strength * np.log2(top, where=live, out=np.zeros_like(top))
+        logs -= (1 - self.strength) * np.log2(weights, where=live, out=np.zeros_like(weights))
+        logs[live] -= logs[live].mean() if live.any() else 0
+        bound = np.log2(_LARGEST)
+        return np.exp2(np.rint(np.clip(logs, -bound, bound))).astype(np.float32)
+
+
+def _changed(layer: Linear, s: FloatArray) -> Change:
+    factor = float(s.max())
+    what = f"inputs divided by up to {factor:g}, weights multiplied"
+    return Change(layer.name, what, {"shape": list(layer.shape), "largest_factor": factor})
+
+
+def _largest(model: ir.Model, able: Sequence[Linear], feeds: Sequence[Feed]) -> dict[str, FloatArray]:
+    """The largest |x| [K] of each input on all feeds, by the name of the value; those that hold a NaN are left out."""
+    found: dict[str, FloatArray] = {}
+    if not able or not feeds:
+        return found
+    for by_name in runtime.capture(model, feeds, {str(layer.x.name) for layer in able}):
+        for name, value in by_name.items():
+            top = np.abs(value.reshape(-1, value.shape[-1])).max(axis=0, initial=0).astype(np.float32)
+            found[name] = np.maximum(found.get(name, np.float32(0)), top)
+    return {name: top for name, top in found.items() if np.isfinite(top).all()}
+
+
+def _obstacle(layer: Linear) -> str:
+    """Why the inputs of `layer` cannot be scaled; empty if they can."""
+    if not _vectors(layer):
+        return "no normalisation with constant scales makes its input"
+    if layer.x.is_graph_output():
+        return "its input is an output of the model, too"
+    for node, index in layer.x.uses():
+        other = _linear(node)
+        if other is None or index != 0 or other.transposed_x:
+            return f"{node.op_type} reads its input, too"
+        if other.dtype is not ir.DataType.FLOAT or other.tensor.dtype is not ir.DataType.FLOAT:
+            return "the weight is no fp32"
+        if len([*readers(other.source)]) != 1 or other.source.is_graph_output():
+            return "a weight is used elsewhere, too"
+    return ""
+
+
+def _linear(node: ir.Node) -> Linear | None:
+    found = find_linear(node)
+    return found if isinstance(found, Linear) else None
+
+
+def _vectors(layer: Linear) -> list[_Site]:
+    """Where the scale, and the shift if there is one, of the layer's input are read: constants [K]."""
+    node = layer.x.producer()
+    if node is None:
+        return []
+    if node.op_type in _NORMS and layer.x is node.outputs[0]:
+        sites = [(node, i) for i in (1, 2) if i < len(node.inputs) and node.inputs[i] is not None]
+    elif node.op_type == "Add":
+        shift = _constant_of(node, layer.shape[0])
+        scaled = None if shift is None else node.inputs[1 - shift]
+        inner = None if scaled is None else scaled.producer()
+        scale = _constant_of(inner, layer.shape[0]) if inner is not None and inner.op_type == "Mul" else None
+        if shift is None or scaled is None or inner is None or scale is None or sole_user(scaled) is not node:
+            return []
+        sites = [(inner, scale), (node, shift)]
+    elif node.op_type == "Mul":
+        scale = _constant_of(node, layer.shape[0])
+        sites = [] if scale is None else [(node, scale)]
+    else:
+        return []
+    return sites if all(_is_vector(n.inputs[i], layer.shape[0]) for n, i in sites) else []
+
+
+def _constant_of(node: ir.Node, length: int) -> int | None:
+    """Which of the two inputs of `node` is a constant [length]."""
+    return next((i for i, value in enumerate(node.inputs) if _is_vector(value, length)), None)
+
+
+def _is_vector(value: ir.Value | None, length: int) -> bool:
+    array = constant(value)
+    return array is not None and array.dtype == np.float32 and array.shape == (length,)
+
+
+def _rescale(group: Sequence[Linear], s: FloatArray, taken: set[str]) -> None:
+    for node, index in _vectors(group[0]):
+        value = node.inputs[index]
+        vector = constant(value)
+        assert value is not None  # `_vectors` found constants
+        assert vector is not None
+        set_input(node, index, add_initializer(graph_of(node), vector / s, value.name or "scale", taken))
+    for layer in group:
+        set_weight(layer, layer.matrix() * s[:, None], taken)
