@@ -325,8 +325,12 @@ class Prune(Pass):
         self, layer: Linear, weight: FloatArray, goal: Goal, statistics: Statistics, factors: object
     ) -> tuple[FloatArray, dict[str, float]]:
         """W' [K, N] as `obs` and `wanda` are published: for the inputs that come, with no eye to what should come."""
-        solver = obs.prune if self.method == "obs" else wanda.prune
-        _, pruned = solver(weight, statistics.moment, *goal)
+        solve = partial(obs.prune, moment=Factors(statistics.moment))
+        if self.method == "wanda":
+            solve = partial(wanda.prune, moment=statistics.moment)
+        pruned = np.empty_like(weight)
+        for part in admm.columns(weight.shape[1], goal[0]):
+            _, pruned[:, part] = solve(weight[:, part], pattern=goal[0], sparsity=goal[1])
         return pruned, {"output_error": relative_error(weight, pruned, statistics.moment)}
 
     def _obstacle(self, layer: Linear) -> str:

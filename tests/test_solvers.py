@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsify.patterns import Pattern
-from sparsify.solvers import admm, best, magnitude, obs
+from sparsify.solvers import admm, best, magnitude, moments, obs
 from sparsify.solvers.factors import Factors
 from sparsify.solvers.moments import normalized, relative_error
 from sparsify.solvers.refit import refit
@@ -45,7 +45,9 @@ def test_each_solver_is_better_than_the_one_before(pattern: Pattern) -> None:
     assert errors[0] > errors[1] > errors[2] > 0
 
 
-def test_relative_error_is_that_of_the_outputs() -> None:
+@pytest.mark.parametrize("columns", [3, 8, 100])
+def test_relative_error_is_that_of_the_outputs(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setattr(moments, "_COLUMNS", columns)
     w, x, h = correlated(300, 64, 8)
     changed = np.where(np.abs(w) > 0.5, w, 0)
     direct = np.sum((x @ changed - x @ w) ** 2) / np.sum((x @ w) ** 2)

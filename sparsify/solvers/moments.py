@@ -17,16 +17,21 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 
+_COLUMNS = 2**12  # at a time: the head of a language model has 150,000, and four times its size was float64
+
 
 def relative_error(weight: Floats, changed: Floats, moment: Floats) -> float:
     """tr(D^T H D) / tr(W^T H W): the share of the outputs' energy that changing W [K, N] to W' [K, N] displaces.
 
     0 when nothing changed; infinity when outputs that were all zero became something else.
     """
-    moment64, weight64 = moment.astype(np.float64), weight.astype(np.float64)
-    displacement = changed.astype(np.float64) - weight64
-    displaced = float(np.einsum("kn,kn->", displacement, moment64 @ displacement))
-    return share(displaced, float(np.einsum("kn,kn->", weight64, moment64 @ weight64)))
+    moment64 = moment.astype(np.float64)
+    displaced = energy = 0.0
+    for at in range(0, weight.shape[1], _COLUMNS):
+        before, after = (w[:, at : at + _COLUMNS].astype(np.float64) for w in (weight, changed))
+        displaced += float(np.einsum("kn,kn->", after - before, moment64 @ (after - before)))
+        energy += float(np.einsum("kn,kn->", before, moment64 @ before))
+    return share(displaced, energy)
 
 
 def share(displaced: float, energy: float) -> float:

@@ -12,6 +12,7 @@ from sparsify.passes.prune import METHODS, Prune
 from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
+from sparsify.solvers import admm
 from sparsify.solvers.quantize import quantize
 from tests.running import set_constant
 
@@ -72,6 +73,18 @@ def test_each_method_is_better_than_the_one_before(block, rng, mix):
     methods = ("magnitude", "wanda", "obs", "admm")
     errors = [error(block, pruned(block, feeds, method=m), others) for m in methods]
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("method", ["wanda", "obs"])
+def test_many_columns_are_pruned_a_few_at_a_time(block, rng, mix, monkeypatch, method):
+    feeds = drawn(rng, mix)
+    whole = weights(pruned(block, feeds, method=method))
+    monkeypatch.setattr(admm, "COLUMNS", 24)
+    parts = weights(pruned(block, feeds, method=method))
+    for name in ("w1", "w2"):
+        assert np.array_equal(whole[name] == 0, parts[name] == 0)
+        # Products of another width sum in another order: 64 terms, in each of 64 steps.
+        np.testing.assert_allclose(parts[name], whole[name], rtol=0, atol=64 * 64 * 6e-8 * np.abs(whole[name]).max())
 
 
 def test_auto_says_what_the_surgeon_would_have_lost_and_loses_less(block, rng, mix):
