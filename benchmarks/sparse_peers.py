@@ -1,11 +1,12 @@
-"""The reference's CIFAR-10 network against other engines: SciPy, MKL's CSR, onnxruntime dense.
+"""The reference's CIFAR-10 network against other engines: SciPy, MKL's and PyTorch's CSR, onnxruntime dense.
 
     python -m benchmarks.sparse_peers [--rounds N]
 
 3072-4000-1000-4000-10 with Relu and epsilon 20, as arXiv 2102.01732 has it, random weights and data: who multiplies how
 fast does not depend on their values. One thread, everybody in turn in one process, medians, the whole network with
 biases and activations. SciPy's is the reference implementation's own forward, a dense batch times CSR. MKL gets the
-faster of two layouts: activations as they come, or kept transposed throughout. Writes docs/sparse_peers.md.
+faster of two layouts: activations as they come, or kept transposed throughout, which is what PyTorch gets. Writes
+docs/sparse_peers.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import scipy.sparse
 from threadpoolctl import threadpool_limits
 
 import sparsify
-from benchmarks import mkl
+from benchmarks import mkl, torch_csr
 from models import set_mlp
 from models.digits import to_onnx
 from sparsify import kernels, modelio, passes, runtime
@@ -38,8 +39,8 @@ Matrix = npt.NDArray[np.float32]
 Run = Callable[[Matrix], Matrix]
 
 
-def contenders(batch: int) -> dict[str, Run]:
-    """The same network in every engine, by name."""
+def contenders(x: Matrix) -> dict[str, Run]:
+    """The same network in every engine, by name; x [batch, K]."""
     layers = set_mlp.sparse_network(WIDTHS, EPSILON, np.random.default_rng(0))
     dense = _dense(layers)
     found = {
@@ -49,7 +50,8 @@ def contenders(batch: int) -> dict[str, Run]:
         "ours, sparse-fp32 of the dense file": _session(_lowered(dense)),
     }
     for name, transposed in (("as they come", False), ("transposed", True)):
-        found[f"MKL CSR, activations {name}"] = _mkl(layers, batch, transposed=transposed)
+        found[f"MKL CSR, activations {name}"] = _mkl(layers, len(x), transposed=transposed)
+    found["PyTorch CSR, activations transposed"] = torch_csr.Network(RESULTS, layers, np.ascontiguousarray(x.T))
     return found
 
 
@@ -90,7 +92,7 @@ def _mkl(layers: list[set_mlp.Layer], batch: int, *, transposed: bool) -> Run:
 def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of each contender, and its largest difference from SciPy over the largest output."""
     x = np.random.default_rng(1).standard_normal((batch, WIDTHS[0])).astype(np.float32)
-    runs = contenders(batch)
+    runs = contenders(x)
     fed = {name: np.ascontiguousarray(x.T) if name.endswith("transposed") else x for name in runs}
     expected = next(iter(runs.values()))(x)
     took: dict[str, list[float]] = {name: [] for name in runs}
@@ -104,7 +106,11 @@ def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
             for name, run in runs.items():
                 began = time.perf_counter()
                 run(fed[name])
-                took[name].append(1e3 * (time.perf_counter() - began))
+                ms = 1e3 * (time.perf_counter() - began)
+                took[name].append(run.ms if isinstance(run, torch_csr.Network) else ms)
+    for run in runs.values():
+        if isinstance(run, torch_csr.Network):
+            run.close()
     for name, times in took.items():
         facts[name] |= dict(zip(("p25", "ms", "p75"), np.percentile(times, (25, 50, 75)).tolist(), strict=True))
     return facts
@@ -121,7 +127,8 @@ def page(found: dict[int, dict[str, dict[str, float]]], rounds: int) -> str:
         f"{'-'.join(map(str, WIDTHS))}, Relu, fp32, random connections, epsilon {EPSILON:g}.",
         f"Density: {', '.join(weights)}.",
         "",
-        f"One thread, the whole network, medians of {rounds} rounds in one process, in brackets the quartiles:",
+        f"One thread, the whole network, medians of {rounds} rounds in which all take their turn (PyTorch in a process",
+        "of its own), in brackets the quartiles:",
         "wide ones mean that other work shared the machine. *Ours is faster* is the time over that of the faster of",
         "ours. With one row a batch SciPy and MKL follow positions one by one; with many they walk the batch for every",
         "weight, in vectors, as ours do, and what is left to gain is how often the activations are loaded.",

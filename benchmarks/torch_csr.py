@@ -1,0 +1,57 @@
+"""PyTorch's CSR product, from an environment of its own (made once in benchmarks/results): compared with, not required.
+
+It runs in a process of its own that is told when to run, so that it takes its turn among the others, and that says
+itself how long the network took.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.peer import environment
+from models.set_mlp import Layer
+
+PIN = ("torch==2.14.1", "numpy")
+
+Matrix = npt.NDArray[np.float32]
+
+
+class Network:
+    """All of `layers`, on activations [K, batch]; `ms` is how long the last run took."""
+
+    def __init__(self, folder: Path, layers: list[Layer], x: Matrix) -> None:
+        self.ms = 0.0
+        self._answer = folder / "torch-answer.npy"
+        arrays = {"x": x}
+        for number, layer in enumerate(layers):
+            csr = layer.weight.T.tocsr()
+            parts = {"start": csr.indptr, "index": csr.indices, "value": csr.data, "shape": csr.shape}
+            arrays |= {f"{number}/{name}": np.asarray(part) for name, part in parts.items()}
+            arrays[f"{number}/bias"] = layer.bias
+        data = folder / "torch-network.npz"
+        np.savez(data, **arrays)  # type: ignore[arg-type]
+        script = Path(__file__).with_name("torch_run.py")
+        self._process = subprocess.Popen(
+            [environment(folder / "torch", PIN), script, data, self._answer],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, x: Matrix) -> Matrix:
+        """The output [N, batch] for the x that was given at the start."""
+        assert self._process.stdin is not None  # pipes
+        assert self._process.stdout is not None
+        print("run", file=self._process.stdin, flush=True)
+        self.ms = float(json.loads(self._process.stdout.readline())["ms"])
+        found: Matrix = np.load(self._answer)
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
