@@ -64,17 +64,25 @@ def show_table(table: Table) -> None:
 
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Listener]:
-    """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
+    """A bar on stderr with the time its step still needs, gone when done; nothing where stderr is no terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _silence
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    what = TextColumn("{task.description}", markup=False)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(what, BarColumn(), MofNCompleteColumn(), *times, console=console, transient=True) as bar:
         task = bar.add_task("load", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
