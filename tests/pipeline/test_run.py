@@ -135,6 +135,16 @@ class TestSteps:
         ]
         assert LISTENER not in model.meta
 
+    @pytest.mark.parametrize("error", [ValueError, onnx.checker.ValidationError])
+    def test_a_model_that_the_checker_cannot_take_is_not_held_against_it(
+        self, model: ir.Model, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
+        def refuse(_: object) -> None:
+            raise error("cannot be parsed")
+
+        monkeypatch.setattr(onnx.checker, "check_model", refuse)
+        assert Pipeline((SparseFp32(),)).run(model, sample=small.feed()).modified
+
     def test_dump_after(self, model: ir.Model, tmp_path: Path) -> None:
         pipeline = Pipeline((Prune(min_size=0), SparseFp32(min_sparsity=0.9), Prune(Pattern(8, 64), min_size=0)))
         pipeline.run(model, dump_after=("prune", tmp_path / "new" / "folder"))
