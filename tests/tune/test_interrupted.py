@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sparsify
-from sparsify import api, cost, modelio, sensitivity
+from sparsify import api, cost, modelio, parallel, sensitivity
 from sparsify.cli import main
 from sparsify.solvers import admm
 from sparsify.tune import candidates
@@ -88,7 +88,7 @@ def test_sensitivities_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path))
     monkeypatch.setattr(candidates, "measure", given_times)
     whole = api.curve(small.mlp(), DATA, threads=1, effort=0)["points"]
-    monkeypatch.setattr(sensitivity, "workers", lambda: 1)
+    monkeypatch.setattr(parallel, "threads", lambda: 1)
     real, calls = sensitivity._drifts, []
 
     def stopped(*arguments: object) -> list[float]:
