@@ -234,7 +234,7 @@ class Prune(Pass):
         """The weights of `group` to prune, but for those of groups before; why others stay is put into `work.done`."""
         wanted: dict[ir.Value, Linear] = {}
         for layer in group:
-            if layer.source not in work.done and layer.source not in work.planned:
+            if layer.source not in work.planned:
                 work.planned.add(layer.source)
                 if reason := self._obstacle(layer) or self._pointless(layer.matrix(), *self._goal(layer.source, work)):
                     work.done[layer.source] = reason
@@ -325,8 +325,9 @@ class Prune(Pass):
         self, layer: Linear, weight: FloatArray, goal: Goal, statistics: Statistics, factors: object
     ) -> tuple[FloatArray, dict[str, float]]:
         """W' [K, N] as `obs` and `wanda` are published: for the inputs that come, with no eye to what should come."""
-        solve = partial(obs.prune, moment=Factors(statistics.moment))
-        if self.method == "wanda":
+        if self.method == "obs":
+            solve = partial(obs.prune, moment=Factors(statistics.moment))  # one factorisation for all columns
+        else:
             solve = partial(wanda.prune, moment=statistics.moment)
         pruned = np.empty_like(weight)
         for part in admm.columns(weight.shape[1], goal[0]):

@@ -75,7 +75,7 @@ class Smooth(Pass):
         open_ = [layer for layer in able if not reasons[layer.node]]
         largest = _largest(model, open_, model.meta.get(FEEDS) or [])
         taken = names(model)
-        factors: dict[ir.Node, FloatArray] = {}
+        factors: dict[ir.Node, float] = {}  # the largest of each layer that was changed
         for group in groups(model, open_):
             top = largest.get(str(group[0].x.name))
             if top is None:
@@ -86,7 +86,7 @@ class Smooth(Pass):
                 reasons |= dict.fromkeys((layer.node for layer in group), "no input stands out")
                 continue
             _rescale(group, s, taken)
-            factors |= dict.fromkeys((layer.node for layer in group), s)
+            factors |= dict.fromkeys((layer.node for layer in group), float(s.max()))
         for layer in found:
             if isinstance(layer, Refusal):
                 yield layer
@@ -107,8 +107,7 @@ class Smooth(Pass):
         return np.exp2(np.rint(np.clip(logs, -bound, bound))).astype(np.float32)
 
 
-def _changed(layer: Linear, s: FloatArray) -> Change:
-    factor = float(s.max())
+def _changed(layer: Linear, factor: float) -> Change:
     what = f"inputs divided by up to {factor:g}, weights multiplied"
     return Change(layer.name, what, {"shape": list(layer.shape), "largest_factor": factor})
 
@@ -149,25 +148,21 @@ def _linear(node: ir.Node) -> Linear | None:
 
 def _vectors(layer: Linear) -> list[_Site]:
     """Where the scale, and the shift if there is one, of the layer's input are read: constants [K]."""
-    node = layer.x.producer()
+    node, length = layer.x.producer(), layer.shape[0]
     if node is None:
         return []
     if node.op_type in _NORMS and layer.x is node.outputs[0]:
-        sites = [(node, i) for i in (1, 2) if i < len(node.inputs) and node.inputs[i] is not None]
-    elif node.op_type == "Add":
-        shift = _constant_of(node, layer.shape[0])
-        scaled = None if shift is None else node.inputs[1 - shift]
-        inner = None if scaled is None else scaled.producer()
-        scale = _constant_of(inner, layer.shape[0]) if inner is not None and inner.op_type == "Mul" else None
-        if shift is None or scaled is None or inner is None or scale is None or sole_user(scaled) is not node:
-            return []
-        sites = [(inner, scale), (node, shift)]
-    elif node.op_type == "Mul":
-        scale = _constant_of(node, layer.shape[0])
-        sites = [] if scale is None else [(node, scale)]
-    else:
+        given = [i for i in (1, 2) if i < len(node.inputs) and node.inputs[i] is not None]
+        return [(node, i) for i in given] if all(_is_vector(node.inputs[i], length) for i in given) else []
+    place = _constant_of(node, length) if node.op_type in ("Add", "Mul") else None
+    if place is None:
         return []
-    return sites if all(_is_vector(n.inputs[i], layer.shape[0]) for n, i in sites) else []
+    if node.op_type == "Mul":
+        return [(node, place)]
+    scaled = node.inputs[1 - place]
+    inner = None if scaled is None or sole_user(scaled) is not node else scaled.producer()
+    scale = _constant_of(inner, length) if inner is not None and inner.op_type == "Mul" else None
+    return [] if inner is None or scale is None else [(inner, scale), (node, place)]
 
 
 def _constant_of(node: ir.Node, length: int) -> int | None:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import storage
-from sparsify.runtime.sessions import Session, run, session
+from sparsify.runtime.sessions import Session, open_skeleton, run, session
+from sparsify.runtime.source import Skeleton
 from sparsify.runtime.staged import made_by, read_by, stage
 
 Array = npt.NDArray[Any]
@@ -104,9 +105,8 @@ class Stages:
         if not storage.is_large(self._model.graph):
             return session(stage(self._model, part, feed, fetched, None), threads=self._threads, spin=False)
         with tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "stage.onnx"
-            path.write_bytes(stage(self._model, part, feed, fetched, path.parent).SerializeToString())
-            return session(path, threads=self._threads, spin=False)
+            proto = stage(self._model, part, feed, fetched, Path(folder))
+            return open_skeleton(Skeleton(proto, Path(folder), scratch=True), threads=self._threads, spin=False)
 
     def _again(self, value: str, number: int) -> Feed:
         feed = self._live.get(number)
