@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -121,13 +122,17 @@ class DynamicSparse(Lowering):
         return ""
 
     def _watch(self, model: ir.Model, able: Sequence[Linear], feeds: Sequence[Feed]) -> None:
-        """Note at each node how many rows it has, the most in any feed, and the share of inputs that all are 0."""
+        """Note at each node how many rows it has, the most in any feed, and the share of inputs that all are 0.
+
+        Rows that hold a NaN or an infinity say nothing of that share. Padding does count: the operator
+        runs over it, too.
+        """
         rows: dict[str, int] = {}
         zeros: dict[str, list[float]] = {}
         for by_name in runtime.capture(model, feeds, {str(layer.x.name) for layer in able}):
             for name, value in by_name.items():
-                read = np.abs(value.reshape(-1, value.shape[-1])) > self.threshold
-                rows[name] = max(rows.get(name, 0), len(read))
+                rows[name] = max(rows.get(name, 0), math.prod(value.shape[:-1]))
+                read = np.abs(runtime.counted([value], {})[0]) > self.threshold
                 tiles = (read[first : first + MAX_ROWS] for first in range(0, len(read), MAX_ROWS))
                 zeros.setdefault(name, []).extend(1 - float(tile.any(axis=0).mean()) for tile in tiles)
         for layer in able:

@@ -99,7 +99,8 @@ class Smooth(Pass):
     def _factors(self, top: FloatArray, group: Sequence[Linear]) -> FloatArray:
         """s [K] for the largest |X| of each input, [K]; powers of two."""
         weights = np.max([np.abs(layer.matrix()).max(axis=1) for layer in group], axis=0)
-        live = (top > 0) & (weights > 0)  # what is never there, or never used, needs no scale
+        # What is never there, or never used, needs no scale; what is not finite can have none.
+        live = (top > 0) & (weights > 0) & np.isfinite(weights)
         logs = self.strength * np.log2(top, where=live, out=np.zeros_like(top))
         logs -= (1 - self.strength) * np.log2(weights, where=live, out=np.zeros_like(weights))
         logs[live] -= logs[live].mean() if live.any() else 0
@@ -113,15 +114,17 @@ def _changed(layer: Linear, factor: float) -> Change:
 
 
 def _largest(model: ir.Model, able: Sequence[Linear], feeds: Sequence[Feed]) -> dict[str, FloatArray]:
-    """The largest |x| [K] of each input on all feeds, by the name of the value; those that hold a NaN are left out."""
+    """The largest |x| [K] of each input over the rows that count, by the name of the value; no row, no entry."""
     found: dict[str, FloatArray] = {}
     if not able or not feeds:
         return found
-    for by_name in runtime.capture(model, feeds, {str(layer.x.name) for layer in able}):
+    seen = runtime.capture(model, feeds, {str(layer.x.name) for layer in able})
+    for feed, by_name in zip(feeds, seen, strict=True):
         for name, value in by_name.items():
-            top = np.abs(value.reshape(-1, value.shape[-1])).max(axis=0, initial=0).astype(np.float32)
-            found[name] = np.maximum(found.get(name, np.float32(0)), top)
-    return {name: top for name, top in found.items() if np.isfinite(top).all()}
+            (rows,) = runtime.counted([value], feed)
+            if len(rows):
+                found[name] = np.maximum(found.get(name, np.float32(0)), np.abs(rows).max(axis=0))
+    return found
 
 
 def _obstacle(layer: Linear) -> str:

@@ -19,8 +19,8 @@ from sparsify import graph, machine, modelio, runtime
 from sparsify.errors import InputError
 from sparsify.graph import FloatArray, Linear, readers, sole_user
 from sparsify.parallel import in_order, in_threads
-from sparsify.runtime import Stages
-from sparsify.runtime.moments import WIDE, counted
+from sparsify.runtime import Stages, counted
+from sparsify.runtime.moments import WIDE
 from sparsify.solvers.statistics import Products, Statistics, products
 
 Feed = Mapping[str, npt.NDArray[Any]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsify.runtime.moments import second_moments
+from sparsify.runtime.moments import counted, second_moments
 from sparsify.runtime.probe import Probe, capture, observe_rows, probe
 from sparsify.runtime.sessions import Session, calls_native, run, session
 from sparsify.runtime.source import Skeleton, Source, opened, size_bytes
@@ -21,6 +21,7 @@ __all__ = [
     "Trials",
     "calls_native",
     "capture",
+    "counted",
     "interleave",
     "observe_rows",
     "opened",

@@ -91,6 +91,24 @@ def test_refuses_without_data_and_weights_that_are_not_finite() -> None:
     assert "NaN, an infinity" in apply(model).refusals[0].reason
 
 
+def test_rows_that_are_not_finite_say_nothing_and_padding_does() -> None:
+    def zeros(x: np.ndarray) -> float:
+        model = network(-3.5)
+        model.meta[FEEDS] = [{"x": x, "attention_mask": np.array([1, 1, 0])}]
+        model.graph.inputs.append(ir.Value(name="attention_mask", type=ir.TensorType(ir.DataType.INT64)))
+        (change,) = DynamicSparse(min_zeros=0)(model).changes  # type: ignore[attr-defined]
+        assert change.facts["rows"] == 3
+        return float(change.facts["zeros"])
+
+    x = rows(3)
+    spoiled = x.copy()
+    spoiled[1] = np.nan
+    assert zeros(spoiled) == zeros(x[[0, 0, 2]])
+    padded = x.copy()
+    padded[2] = 9  # the operator runs over it all the same: nothing is left to skip
+    assert zeros(padded) == 0
+
+
 def test_a_threshold_makes_more_zeros_and_is_asked_for() -> None:
     model, x = network(-0.5), rows(1)
     w = weight(model)

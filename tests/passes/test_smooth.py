@@ -135,6 +135,51 @@ def test_inputs_that_are_never_there_keep_their_scale() -> None:
         np.testing.assert_array_equal(new, old)
 
 
+def masked(**rows_of: np.ndarray) -> ir.Model:
+    """One sequence [1, 16, K] with a mask, of which `x` are the rows and `real` says which count."""
+    model = network()
+    model.graph.inputs[0].shape = ir.Shape([1, "M", K])
+    model.graph.inputs.append(ir.Value(name="attention_mask", type=ir.TensorType(ir.DataType.INT64)))
+    model.meta[FEEDS] = [{"x": rows_of["x"][None], "attention_mask": rows_of["real"][None].astype(np.int64)}]
+    return model
+
+
+def smoothed_weight(model: ir.Model) -> np.ndarray:
+    assert Smooth()(model).modified
+    product = next(node for node in model.graph if node.op_type == "MatMul")
+    return product.inputs[1].const_value.numpy()
+
+
+def test_padding_and_rows_that_are_not_finite_do_not_count() -> None:
+    """A row whose largest input is another one would move the factors, if it counted."""
+    x, real = rows(count=16), np.arange(16) < 10
+    expected = smoothed_weight(masked(x=x[real], real=real[real]))
+    padded = x.copy()
+    padded[~real] = 0
+    padded[~real, 7] = 100
+    assert not np.array_equal(smoothed_weight(masked(x=padded, real=np.ones(16))), expected)
+    np.testing.assert_array_equal(smoothed_weight(masked(x=padded, real=real)), expected)
+    for spoil in (np.nan, np.inf):
+        padded[~real] = spoil
+        np.testing.assert_array_equal(smoothed_weight(masked(x=padded, real=np.ones(16))), expected)
+
+
+def test_without_a_row_that_counts_nothing_is_known() -> None:
+    model = masked(x=rows(), real=np.zeros(16))
+    assert {r.reason for r in Smooth()(model).refusals} == {"no data reached its inputs"}  # type: ignore[attr-defined]
+
+
+def test_weights_that_are_not_finite_keep_their_scale() -> None:
+    model = network()
+    weight = model.graph.initializers["w"].const_value.numpy().copy()
+    weight[4, 4] = np.inf
+    set_constant(model, "w", weight)
+    assert apply(model).modified
+    changed = next(node for node in model.graph if node.op_type == "MatMul").inputs[1].const_value.numpy()
+    np.testing.assert_array_equal(changed[4], weight[4])
+    assert not np.isnan(changed).any()
+
+
 def test_strength_is_checked() -> None:
     with pytest.raises(UsageError, match="strength"):
         Smooth(strength=1.5)
