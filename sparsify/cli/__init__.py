@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from sparsify.cli.talk import complain
 from sparsify.errors import ExitStatus, SparsifyError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+UNREAD = 141  # 128 + SIGPIPE
 ISSUES = "the project's issue tracker"
 
 # Typer up to 0.2x stands on click, later ones carry a copy of it: what both raise is the base of BadParameter.
@@ -55,7 +58,17 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # the interpreter would do it later, where nobody can catch what goes wrong
+    except (BrokenPipeError, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise  # not rich's nor Typer's answer to a closed pipe
+        return _unread()
+    return status
+
+
+def _run(given: list[str]) -> int:
     debug = "--debug" in given
     try:
         status = app([a for a in given if a != "--debug"] or ["--help"], standalone_mode=False, prog_name="sparsify")
@@ -86,6 +99,13 @@ def _explain(error: Exception) -> int:
         f"and send what it prints to {ISSUES}, with the model if you can"
     )
     return int(ExitStatus.BUG)
+
+
+def _unread() -> int:
+    """Whoever read has read enough, as `head` does: end without a word, as programs do that SIGPIPE ends."""
+    with contextlib.suppress(OSError):  # what is still to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return UNREAD
 
 
 def _interrupted() -> int:

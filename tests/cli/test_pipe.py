@@ -6,25 +6,39 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from sparsify.cli import UNREAD
 from tests import small
 
 
-def run_unread(*arguments: object) -> None:
-    """Run the command line with a standard output that nobody reads."""
+def run_unread(*arguments: object, stderr: int = subprocess.PIPE) -> str:
+    """Run the command line with a standard output that nobody reads; what it says on stderr."""
     command = [sys.executable, "-m", "sparsify", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     process.stdout.close()
-    process.wait(timeout=120)
+    said = process.stderr.read() if process.stderr else ""
+    assert process.wait(timeout=120) == UNREAD
+    return said
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "passes", "passes prune"])
+def test_it_ends_without_a_word(arguments: str) -> None:
+    assert run_unread(*arguments.split()) == ""
+
+
+def test_nor_is_an_error_one_that_nobody_can_read(tmp_path: Path) -> None:
+    run_unread("inspect", tmp_path / "none.onnx", stderr=subprocess.STDOUT)
 
 
 def test_the_model_is_written_though_nobody_reads_the_tables(tmp_path: Path) -> None:
     model, out = small.save(small.mlp(), tmp_path), tmp_path / "out.onnx"
-    run_unread("optimize", model, "--passes", "cleanup,sparse-int8", "-o", out)
+    assert run_unread("optimize", model, "--passes", "cleanup,sparse-int8", "-o", out) == ""
     assert out.exists()
 
 
 def test_the_report_is_written_though_nobody_reads_the_tables(tmp_path: Path) -> None:
     model, report = small.save(small.mlp(), tmp_path), tmp_path / "report.json"
-    run_unread("inspect", model, "--report", report)
+    assert run_unread("inspect", model, "--report", report) == ""
     assert report.exists()
