@@ -104,16 +104,18 @@ def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
             facts[name] = {"difference": float(np.abs(y - expected).max() / np.abs(expected).max())}
         for _ in range(rounds):
             for name, run in runs.items():
-                began = time.perf_counter()
-                run(fed[name])
-                ms = 1e3 * (time.perf_counter() - began)
-                took[name].append(run.ms if isinstance(run, torch_csr.Network) else ms)
-    for run in runs.values():
-        if isinstance(run, torch_csr.Network):
-            run.close()
+                took[name].append(_milliseconds(run, fed[name]))
     for name, times in took.items():
         facts[name] |= dict(zip(("p25", "ms", "p75"), np.percentile(times, (25, 50, 75)).tolist(), strict=True))
     return facts
+
+
+def _milliseconds(run: Run, x: Matrix) -> float:
+    if isinstance(run, torch_csr.Network):
+        return run.time()
+    began = time.perf_counter()
+    run(x)
+    return 1e3 * (time.perf_counter() - began)
 
 
 def page(found: dict[int, dict[str, dict[str, float]]], rounds: int) -> str:

@@ -22,10 +22,9 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Network:
-    """All of `layers`, on activations [K, batch]; `ms` is how long the last run took."""
+    """All of `layers`, on activations [K, batch] that are given at the start."""
 
     def __init__(self, folder: Path, layers: list[Layer], x: Matrix) -> None:
-        self.ms = 0.0
         self._answer = folder / "torch-answer.npy"
         arrays = {"x": x}
         for number, layer in enumerate(layers):
@@ -38,20 +37,20 @@ class Network:
         script = Path(__file__).with_name("torch_run.py")
         self._process = subprocess.Popen(
             [environment(folder / "torch", PIN), script, data, self._answer],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # the process ends when this closes: with the object, or with this process
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def __call__(self, x: Matrix) -> Matrix:
-        """The output [N, batch] for the x that was given at the start."""
+    def time(self) -> float:
+        """Run once: how many milliseconds it took."""
         assert self._process.stdin is not None  # pipes
         assert self._process.stdout is not None
         print("run", file=self._process.stdin, flush=True)
-        self.ms = float(json.loads(self._process.stdout.readline())["ms"])
+        return float(json.loads(self._process.stdout.readline())["ms"])
+
+    def __call__(self, x: Matrix) -> Matrix:
+        """The output [N, batch]; `x` is not looked at."""
+        self.time()
         found: Matrix = np.load(self._answer)
         return found
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()

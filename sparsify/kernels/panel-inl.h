@@ -77,7 +77,7 @@ class Panel final : public Product {
       typename V::Float v[kLanes];
       for (int64_t r = 0; r < kLanes; ++r) {
         v[r] = V::set(0.0f);
-        if (r < rows) v[r] = k - i >= kLanes ? V::load(x + r * k + i) : V::load_first(x + r * k + i, k - i);
+        if (r < rows) v[r] = V::load_first(x + r * k + i, k - i);
         if constexpr (kInteger) v[r] = quantized(v[r], scale[r]);
       }
       V::transpose(v);
@@ -158,7 +158,7 @@ class Panel final : public Product {
           auto out = activate<V>(V::add(v[i], bias), activation_);
           const int64_t at = (m + i) * weights_.n + first + c;
           if (residual != nullptr) out = V::add(out, V::load_first(residual + at, columns - c));
-          columns - c >= kLanes ? V::store(y + at, out) : V::store_first(y + at, columns - c, out);
+          V::store_first(y + at, columns - c, out);
         }
       }
     }
