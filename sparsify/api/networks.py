@@ -18,12 +18,15 @@ Layer = tuple[Any, "npt.ArrayLike | None", "str | None"]
 
 OPSET = 18
 _ACTIVATIONS = {a.value or None: a for a in ops.Activation}
+_PLAIN = (None, "Relu", "Sigmoid", "Tanh")  # one operator of ONNX each
+_NONZERO_BYTES = 5  # of a weight that is stored with its position; one of a dense matrix takes 4
 
 
 def from_scipy(layers: Iterable[Layer]) -> ir.Model:
     """A feed-forward network of sparse layers: y = activation(x W + bias), one after another.
 
-    Layers are taken one by one, and what was made of them goes to the disk once it is more than 1 GiB: a generator
+    A matrix that takes no more bytes dense, as the last one of a trained network often does, becomes a Gemm: at 100
+    rows 4000x10 runs twice as fast in onnxruntime's. Layers are taken one by one, and what was made of them goes to the disk once it is more than 1 GiB: a generator
     builds a network that memory would not hold.
 
     Args:
@@ -54,16 +57,29 @@ def from_scipy(layers: Iterable[Layer]) -> ir.Model:
 def _add_layer(model: ir.Model, x: ir.Value, layer: Layer, number: int) -> ir.Value:
     """Append one layer that reads `x`; its output."""
     matrix, bias, activation = _checked(layer, x, f"from_scipy, layer {number}")
-    operator = ops.Operator(ops.Values.FP32, Encoding.COLUMNS, _ACTIVATIONS[activation])
-    ops.add_operator(model, operator)
-    arrays = ops.inputs_of(encode_columns(matrix), bias, None)
+    if dense := activation in _PLAIN and 4 * matrix.shape[0] * matrix.shape[1] <= _NONZERO_BYTES * matrix.nnz:
+        arrays = {"weight": matrix.toarray().astype(np.float32, copy=False), "bias": bias}
+    else:
+        arrays = ops.inputs_of(encode_columns(matrix), bias, None)
     name, graph = f"layer{number}", model.graph
     so_far = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
     if so_far + sum(array.nbytes for array in arrays.values()) > storage.LARGE_BYTES and not storage.is_large(graph):
         storage.keep_out_of_memory(graph)
-    constants = [_initializer(graph, f"{name}.{key}", array) for key, array in arrays.items()]
-    output = ir.Value(name=name, shape=ir.Shape(["batch", matrix.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT))
-    graph.append(ir.Node(ops.DOMAIN, operator.name, [x, *constants], outputs=[output], name=name))
+    inputs = [x, *(_initializer(graph, f"{name}.{key}", array) for key, array in arrays.items())]
+    width = matrix.shape[1]
+    if not dense:
+        operator = ops.Operator(ops.Values.FP32, Encoding.COLUMNS, _ACTIVATIONS[activation])
+        ops.add_operator(model, operator)
+        return _append(graph, (ops.DOMAIN, operator.name), inputs, name, width)
+    if activation is None:
+        return _append(graph, ("", "Gemm"), inputs, name, width)
+    return _append(graph, ("", activation), [_append(graph, ("", "Gemm"), inputs, f"{name}.gemm", width)], name, width)
+
+
+def _append(graph: ir.Graph, operator: tuple[str, str], inputs: list[ir.Value], name: str, width: int) -> ir.Value:
+    """Append a node of `operator`, (domain, name); its output [batch, width] is named as it is."""
+    output = ir.Value(name=name, shape=ir.Shape(["batch", width]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph.append(ir.Node(operator[0], operator[1], inputs, outputs=[output], name=name))
     return output
 
 

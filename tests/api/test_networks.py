@@ -65,6 +65,21 @@ def test_computes_what_the_matrices_say(widths: list[int], rows: int, density: f
         assert (np.abs(y - expected) <= bound).all()
 
 
+@pytest.mark.parametrize(
+    ("density", "activation", "operators"),
+    [
+        (1.0, None, ["Gemm"]),
+        (0.8, "Tanh", ["Gemm", "Tanh"]),
+        (0.7, None, ["SparseMatMulColumns"]),
+        (1.0, "Gelu", ["SparseMatMulColumnsGelu"]),  # ONNX has no such operator at this opset
+    ],
+)
+def test_what_is_smaller_dense_is_a_gemm(density: float, activation: str | None, operators: list[str]) -> None:
+    matrix = scipy.sparse.random(40, 10, density=density, random_state=0, dtype=np.float32)
+    model = sparsify.from_scipy([(matrix, None, activation)])
+    assert [node.op_type for node in model.graph] == operators
+
+
 def test_a_matrix_whose_dense_form_could_not_exist() -> None:
     size = 10**6
     random = np.random.default_rng(0)
