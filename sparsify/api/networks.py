@@ -25,9 +25,9 @@ _NONZERO_BYTES = 5  # of a weight that is stored with its position; one of a den
 def from_scipy(layers: Iterable[Layer]) -> ir.Model:
     """A feed-forward network of sparse layers: y = activation(x W + bias), one after another.
 
-    A matrix that takes no more bytes dense, as the last one of a trained network often does, becomes a Gemm: at 100
-    rows 4000x10 runs twice as fast in onnxruntime's. Layers are taken one by one, and what was made of them goes to the disk once it is more than 1 GiB: a generator
-    builds a network that memory would not hold.
+    Layers are taken one by one, and what was made of them goes to the disk once it is more than 1 GiB: a generator
+    builds a network that memory would not hold. A matrix that takes no more bytes dense, as the last one of a trained
+    network often does, becomes a Gemm (of 4000x10, 100 rows: in half of the time on Zen 3).
 
     Args:
         layers: (W, bias, activation) each: W any SciPy sparse matrix [inputs, outputs], bias [outputs] or None,
