@@ -1,11 +1,13 @@
 """Let libraries that may crash on a hostile model crash where it does not hurt: in a process of their own.
 
 onnx's checker and shape inference and onnxruntime's loader are C++ that has segfaulted on crafted models before. A
-child process with a memory limit and a deadline tries them first; what a crash there would be here is an error.
+child process with limits of memory and time tries them first; what a crash there would be here is an error.
 """
 
 from __future__ import annotations
 
+import math
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -13,21 +15,27 @@ from pathlib import Path
 
 from sparsify.errors import InputError
 
-DEADLINE_S = 60.0  # for a model of up to 1 GB; each further takes as long again
+# Processor time for a model of up to 1 GB; each further takes as long again. SmolLM2, 0.5 GB, takes 6 s on one core of
+# an AMD Zen 3; by the clock that was 97 s once, on a machine that others kept busy.
+DEADLINE_S = 60.0
+PATIENCE = 10  # how many times that by the clock
 _SESSION_BYTES = 2**28  # larger ones are not opened twice: that would double memory and time
 _MEMORY_BYTES = 2**33  # of address space beside three copies of the model; what a library reserves is not used
 
 _MOST_ELEMENTS = 2**33  # of a value whose shape follows from the model alone: 32 GiB of float32
 
-# Says what it tries before it tries it. That a model is refused is no crash: it will be refused here again.
-_CHILD = """
+_LIMITS = """
 import contextlib, math, os, sys
 path, memory, with_session = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
-most = int(sys.argv[4])
+most, seconds = int(sys.argv[4]), int(sys.argv[5])
 with contextlib.suppress(ImportError):
     import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+"""
+# Says what it tries before it tries it. That a model is refused is no crash: it will be refused here again.
+_ATTEMPTS = """
 import onnx
 def attempt(what, act):
     print(what, flush=True)
@@ -79,17 +87,22 @@ def examine(path: Path, size: int, *, opens: bool = True) -> None:
 def _failure(path: Path, size: int, opens: bool, _state: tuple[int, int]) -> str:
     """What went wrong in the child; empty if nothing did."""
     memory = _MEMORY_BYTES + 3 * size
-    arguments = [str(path), str(memory), str(int(opens)), str(_MOST_ELEMENTS)]
-    deadline = DEADLINE_S * (1 + size // 10**9)
+    deadline = math.ceil(DEADLINE_S * (1 + size // 10**9))
+    arguments = [str(path), str(memory), str(int(opens)), str(_MOST_ELEMENTS), str(deadline)]
     child = subprocess.Popen(
-        [sys.executable, "-I", "-c", _CHILD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-I", "-c", _LIMITS + _ATTEMPTS, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
-        said, _ = child.communicate(timeout=deadline)
+        said, _ = child.communicate(timeout=PATIENCE * deadline)
     except subprocess.TimeoutExpired:
         child.kill()
         said, _ = child.communicate()
-        return f"{_last(said)} did not come to an end within {deadline:.0f} s"
+        return f"{_last(said)} did not come to an end within {PATIENCE * deadline:.0f} s"
+    if -child.returncode == getattr(signal, "SIGXCPU", None):
+        return f"{_last(said)} did not come to an end within {deadline} s of processor time"
     if child.returncode == _OUT_OF_MEMORY:
         return f"{_last(said)} needs more than {memory / 2**30:.0f} GiB for a model of {size} bytes"
     return f"{_last(said)} crashes on this model" if child.returncode else ""

@@ -12,6 +12,7 @@ import logging
 import pkgutil
 import random
 import sys
+import time
 import types
 
 import atheris
@@ -19,14 +20,23 @@ import atheris
 import sparsify
 from tests.fuzz import target
 
+LIMIT_S = 10.0  # of processor time an input: the clock goes on while a busy machine lets the fuzzer wait
+
 
 def main() -> None:
     """Run until libFuzzer's options say stop."""
     target.prepare()
     logging.disable()
     _instrument()
-    atheris.Setup(sys.argv, target.one_input, custom_mutator=_mutate)
+    atheris.Setup(sys.argv, _one_input, custom_mutator=_mutate)
     atheris.Fuzz()
+
+
+def _one_input(data: bytes) -> None:
+    began = time.process_time()
+    target.one_input(data)
+    if (took := time.process_time() - began) > LIMIT_S:
+        raise TimeoutError(f"{took:.0f} s of processor time")
 
 
 def _mutate(data: bytes, limit: int, seed: int) -> bytes:
