@@ -25,7 +25,7 @@ from sparsify.graph import (
     sole_user,
 )
 from sparsify.pruning import FEEDS, Feed, groups
-from sparsify.rewrite import Change, Event, Pass, Refusal, layers
+from sparsify.rewrite import Change, Choice, Event, Pass, Refusal, chosen, layers
 
 _NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _LARGEST = 2.0**20  # no factor beyond it or its inverse: fp32 weights stay normal numbers
@@ -38,14 +38,15 @@ class Smooth(Pass):
 
     What:
         The scale (and shift) of the normalisation that makes a layer's input is divided by s, input by input, and the
-        rows of the weights of all layers that read it are multiplied by s. To be run before `prune` and `sparse-int8`.
+        rows of the weights of all layers that read it are multiplied by s. To be run before `sparse-int8`, not before
+        or after `prune`: that loses more on inputs of like ranges, and rounds what it leaves to 8 bits.
     When it fires:
         A LayerNormalization, RMSNormalization or SimplifiedLayerNormalization, or the Mul, or Mul and Add, with
         constant vectors that exporters write for their last steps, makes the input, and calibration data reaches it.
     When it refuses:
         Something else makes the input or reads it too (in networks that normalise after the residual connection
-        that is always so), the weight is no fp32 or used elsewhere as well, no data reached the layer, or all
-        factors are 1.
+        that is always so), the weight is no fp32 or used elsewhere as well, no data reached the layer, all factors
+        are 1, or a search prunes a layer that reads the input, or leaves all of them.
     Mathematics:
         s_k = max |X_k|^strength / max_n |W_kn|^(1 - strength) over all W that read X, divided by its geometric mean and
         rounded to a power of two: X W = (X / s) (s W) then holds to the bit in fp32.
@@ -141,6 +142,15 @@ def _obstacle(layer: Linear) -> str:
             return "the weight is no fp32"
         if len([*readers(other.source)]) != 1 or other.source.is_graph_output():
             return "a weight is used elsewhere, too"
+    return _decided([chosen(other) for node, _ in layer.x.uses() if (other := _linear(node)) is not None])
+
+
+def _decided(choices: Sequence[Choice | None]) -> str:
+    """What of a search's choices for layers of one input speaks against it; empty where nothing does."""
+    if any(choice is not None and choice.pattern is not None for choice in choices):
+        return "the search prunes it, or another layer that reads its input"
+    if all(choice == Choice() for choice in choices):
+        return "the search leaves it, and all that read its input"
     return ""
 
 

@@ -34,6 +34,23 @@ def mlp(seed: int = 0, sparsity: float = 0.0) -> onnx.ModelProto:
     return _with(text, arrays)
 
 
+def normalised(seed: int = 0) -> onnx.ModelProto:
+    """x [batch, 64] -> LayerNormalization, some of whose inputs stand out, -> MatMul, Relu, MatMul -> y [batch, 32]."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        mlp (float[batch,{INPUTS}] x) => (float[batch,{OUTPUTS}] y) {{
+            n = LayerNormalization<axis = -1>(x, gamma, beta)
+            h = MatMul(n, w1)
+            r = Relu(h)
+            y = MatMul(r, w2)
+        }}"""
+    random = np.random.default_rng(seed)
+    gamma = np.ones(INPUTS)
+    gamma[::16] = 60
+    w1 = random.standard_normal((INPUTS, HIDDEN)) / gamma[:, None]
+    w2 = random.standard_normal((HIDDEN, OUTPUTS))
+    return _with(text, {"gamma": gamma, "beta": np.zeros(INPUTS), "w1": w1, "w2": w2})
+
+
 def no_linear_layer() -> onnx.ModelProto:
     """Nothing to prune: y = Relu(x)."""
     return onnx.parser.parse_model(

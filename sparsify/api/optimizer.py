@@ -137,10 +137,12 @@ def optimize(
         progress=talk,
     )
     threads = settings.threads
-    pipeline = _pipeline(passes, level, target, has_data=data is not None, threads=threads, rows=rows, memory=memory)
+    given: dict[str, Any] = {"has_data": data is not None, "threads": threads, "rows": rows, "memory": memory}
+    _pipeline(passes, level, target, **given)  # what makes no sense is refused before anything is read
     base = intake.load(model, runs=data is not None)
     samples = None if data is None else read(data, base, reading)
     calibration, held_out, note = _divide(samples or [], seed, base)
+    pipeline = _pipeline(passes, level, target, calibrated=bool(calibration), **given)
     sample, exact = (samples[0], True) if samples else trial(base, seed)
 
     searched = None
@@ -215,13 +217,14 @@ def _pipeline(
     target: str,
     *,
     has_data: bool,
+    calibrated: bool = False,
     **settings: int | None,
 ) -> Pipeline:
     if passes is not None and number is not None:
         raise UsageError("a level and a pipeline exclude each other", where="--passes", hint="leave one of them out")
     if passes is None:
         default = LEVEL_WITH_DATA if has_data else DEFAULT_LEVEL
-        chosen = levels.level(default if number is None else number, target, **settings)
+        chosen = levels.level(default if number is None else number, target, calibrated=calibrated, **settings)
     else:
         levels.check_target(target)
         given = parse(passes) if isinstance(passes, str) else tuple(passes)
@@ -250,8 +253,13 @@ def _gain(pipeline: Pipeline, ran: PipelineReport, table: list[dict[str, Any]]) 
         return True, f"{done} of {len(layers)} linear layers were changed"
     if all(one.name == "cleanup" for one in pipeline.passes):
         return ran.modified, "the graph was cleaned up" if ran.modified else "there was nothing to clean up"
-    tidied = ran.modified and not _promises_speed(pipeline)
-    return tidied, "the graph was cleaned up" if tidied else nodes.refusal_reason(table)
+    if not ran.modified or _promises_speed(pipeline):
+        return False, nodes.refusal_reason(table)
+    refined = sum(bool(row["refined"]) for row in table)
+    return (
+        True,
+        f"{refined} linear layers were prepared, and none was changed" if refined else "the graph was cleaned up",
+    )
 
 
 def _promises_speed(pipeline: Pipeline) -> bool:

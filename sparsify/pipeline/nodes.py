@@ -13,6 +13,8 @@ _FACTS = ("shape", "format", "sparsity", "pattern", "rows", "dense_ms", "rewritt
 _HOUSEKEEPING = {"cleanup", "stamp"}
 # What they do is a means: a node that only they touched has not become a faster one.
 _PREPARING = {"prune"}
+# It changes neither what a node computes nor how fast: worth telling, and no decision.
+_EXACT = {"smooth"}
 # They add to what another pass did, and have nothing to say about why one did nothing.
 _REFINING = {"shrink", "fuse-epilogue"}
 
@@ -22,7 +24,7 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
 
     `decision` is the pass that the node owes its form to, or `left`. `reason` says what was done or, for a node
     that was left, why: what was measured or, if nothing was, what the last pass to look at it said. `refined` is
-    what was then added to it.
+    what else was done to it.
     """
     found: dict[str, dict[str, Any]] = {}
     for step in report.steps:
@@ -82,7 +84,7 @@ def _decide(row: dict[str, Any], name: str, event: Event) -> None:
         row["reason"] = event.reason
     if not isinstance(event, Change) or name == "detect":
         return
-    if name in _REFINING and not undecided:
+    if name in _EXACT or (name in _REFINING and not undecided):
         row["refined"].append(event.what)
         return
     row["decision"], row["reason"] = name, event.what

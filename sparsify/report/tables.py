@@ -146,7 +146,7 @@ def nodes(found: Sequence[dict[str, Any]]) -> Iterator[Table]:
     columns = ("node", ">K x N", "became", ">zeros", ">dense", ">rewritten", "note")
     yield Table(f"Linear layers that were changed{start}", columns, tuple(changed))
     left = [
-        (n["name"].removeprefix(prefix), units.shape(n["shape"]), n["reason"])
+        (n["name"].removeprefix(prefix), units.shape(n["shape"]), "; ".join((n["reason"], *n["refined"])))
         for n in layers
         if n["decision"] == "left"
     ]

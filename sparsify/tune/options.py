@@ -28,7 +28,7 @@ from sparsify.solvers.allocate import Curve
 from sparsify.tune import candidates, rounding
 from sparsify.tune.candidates import Costs, Kind
 from sparsify.tune.knapsack import Option
-from sparsify.tune.plan import EXACT, LOWER, PREPARE, STOCK, build, pipeline
+from sparsify.tune.plan import EXACT, LOWER, PREPARE, SMOOTH, STOCK, build, pipeline
 
 GOALS = ("latency", "size")
 _ROUNDED_FEEDS = 2  # that low precision is tried on: its drift varies less with the data than that of pruning
@@ -102,7 +102,7 @@ def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Probl
     curves = _curves(prepared, layers, learn, settings) if prunes else {}
     names = [layer.name for layer in layers]
     formats = [dict.fromkeys(c.format for c in of_kind if c.format != EXACT) for of_kind in worth]
-    rounded = _rounding(prepared, dict(zip(layers, formats, strict=True)), learn, settings)
+    rounded = _rounding(prepared, formats, learn, settings) if any(formats) else {}
     options = []
     for layer, kind, of_kind in zip(layers, kinds, worth, strict=True):
         of_layer = [Option(Choice(), costs[kind].left, 0.0)]
@@ -124,8 +124,12 @@ def classes(
     Pipeline(parse(PREPARE)).run(prepared, sample=sample, progress=settings.progress)
     if sample is not None:
         observe_rows(prepared, sample)
-    layers = [x for x in graph.linear_layers(prepared) if x.node.graph is prepared.graph]
+    layers = _layers(prepared)
     return prepared, layers, candidates.kinds(prepared, layers, settings.rows)
+
+
+def _layers(prepared: ir.Model) -> list[Linear]:
+    return [x for x in graph.linear_layers(prepared) if x.node.graph is prepared.graph]
 
 
 def _costs(layers: Sequence[Linear], kinds: Sequence[Kind], settings: Settings) -> Mapping[Kind, Costs]:
@@ -179,9 +183,15 @@ def _curves(
 
 
 def _rounding(
-    prepared: ir.Model, wanted: Mapping[Linear, Collection[str]], learn: Sequence[Feed], settings: Settings
+    prepared: ir.Model, formats: Sequence[Collection[str]], learn: Sequence[Feed], settings: Settings
 ) -> dict[tuple[str, str], float]:
-    """Drift by layer and format, of one layer alone; where it cannot be seen, an even share of that of all together."""
+    """Drift by layer and format, of one layer alone; where it cannot be seen, an even share of that of all together.
+
+    Inputs are smoothed, as they will be where a layer is not pruned; where it is, pruning is what drifts.
+    """
+    prepared = prepared.clone()
+    Pipeline(parse(SMOOTH)).run(prepared, calibration=learn)
+    wanted = dict(zip(_layers(prepared), formats, strict=True))
     feeds = learn[:_ROUNDED_FEEDS]
     seen = {x: formats for x, formats in wanted.items() if formats and rounding.measurable(x, prepared.graph)}
     saved = Saved.of("rounding", prepared, feeds)

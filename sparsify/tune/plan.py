@@ -16,6 +16,7 @@ from sparsify.rewrite import CHOICE, Choice
 Plan = Mapping[str, Choice]  # by a layer's name
 
 PREPARE = "cleanup,detect,shrink"
+SMOOTH = "smooth"  # leaves alone what is pruned
 EXACT, BF16, INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
 # By format: the pass that takes the layers for which it was chosen. What was measured is not measured again.
 OURS = {format_: parse(f"{format_}{{min_sparsity=0}}")[0] for format_ in (INT8, BF16, EXACT)}
@@ -32,17 +33,22 @@ FUSE = parse("fuse-epilogue")
 def pipeline(target: str, memory: int | None = None) -> Pipeline:
     """All passes, from a model as it comes to the result; `memory` in MiB while learning from data."""
     if target == "stock":
-        return Pipeline((*parse(PREPARE), *STOCK.values()))
-    prune = with_settings(parse(_PRUNE), memory=memory)
-    return Pipeline((*parse(PREPARE), *prune, *LOWER.values(), *FUSE))
+        return Pipeline((*parse(f"{PREPARE},{SMOOTH}"), *STOCK.values()))
+    # Smoothing comes second: plans then share what they prune alike, whatever else they choose.
+    learning = with_settings(parse(f"{_PRUNE},{SMOOTH}"), memory=memory)
+    return Pipeline((*parse(PREPARE), *learning, *LOWER.values(), *FUSE))
 
 
 def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
     """`pipeline` without the passes that nothing was chosen for."""
     chosen = {choice.format for choice in plan.values()}
     idle = {one for format_, one in LOWER.items() if format_ not in chosen}
-    prunes = any(choice.pattern is not None for choice in plan.values())
-    return Pipeline(tuple(p for p in pipeline.passes if p not in idle and (prunes or p.name != "prune")))
+    unused = set()
+    if all(choice.pattern is None for choice in plan.values()):
+        unused.add("prune")
+    if not any(choice.format and choice.pattern is None for choice in plan.values()):
+        unused.add(SMOOTH)
+    return Pipeline(tuple(p for p in pipeline.passes if p not in idle and p.name not in unused))
 
 
 def mark(model: ir.Model, plan: Plan) -> None:

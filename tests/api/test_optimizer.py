@@ -60,6 +60,13 @@ def test_takes_every_form_of_data(tmp_path: Path, form: str) -> None:
     assert result.latency["measured_on"] == "data"
 
 
+@pytest.mark.parametrize(("data", "smooths"), [(None, False), (small.feed(rows=1), False), (small.feed(), True)])
+def test_a_level_smooths_where_there_is_something_to_learn_from(data: Any, smooths: bool) -> None:
+    report = sparsify.optimize(small.normalised(), data, level=2).report
+    assert ("smooth" in [step["pass"] for step in report["passes"]]) == smooths
+    assert ("smooth" in report["pipeline"]) == smooths
+
+
 def test_says_nothing_of_drift_without_data() -> None:
     result = sparsify.optimize(small.mlp(), passes=INT8)
     assert result.changed

@@ -7,9 +7,11 @@ import onnx_ir as ir
 import pytest
 
 from sparsify.errors import UsageError
+from sparsify.graph import linear_layers
 from sparsify.passes.smooth import Smooth
+from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
-from sparsify.rewrite import Report
+from sparsify.rewrite import CHOICE, Choice, Report
 from tests.running import op_types, run, set_constant
 
 K, N = 24, 40
@@ -178,6 +180,27 @@ def test_weights_that_are_not_finite_keep_their_scale() -> None:
     changed = next(node for node in model.graph if node.op_type == "MatMul").inputs[1].const_value.numpy()
     np.testing.assert_array_equal(changed[4], weight[4])
     assert not np.isnan(changed).any()
+
+
+INT8, PRUNED, LEFT = Choice("sparse-int8"), Choice("sparse-int8", Pattern(16, 64)), Choice()
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        ((INT8, INT8), ""),
+        ((LEFT, INT8), ""),
+        ((LEFT, LEFT), "the search leaves it, and all that read its input"),
+        ((INT8, PRUNED), "the search prunes it, or another layer that reads its input"),
+    ],
+)
+def test_keeps_to_what_a_search_chose(choices: tuple[Choice, Choice], says: str) -> None:
+    model = network()
+    for layer, choice in zip(linear_layers(model), choices, strict=True):
+        layer.node.meta[CHOICE] = choice
+    report = apply(model)
+    assert len(report.changes) == (0 if says else 2)
+    assert {r.reason for r in report.refusals} == ({says} if says else set())
 
 
 def test_strength_is_checked() -> None:

@@ -18,6 +18,17 @@ def names(number: int, target: str) -> set[str]:
     return {one.name for one in level(number, target)}
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("number", range(4))
+def test_with_data_inputs_are_smoothed_before_int8_unless_weights_are_pruned(number: int, target: str) -> None:
+    found = [one.name for one in level(number, target, calibrated=True)]
+    assert [name for name in found if name != "smooth"] == [one.name for one in level(number, target)]
+    int8 = next((name for name in found if name.endswith("int8")), None)
+    assert ("smooth" in found) == (int8 is not None and "prune" not in found)
+    if "smooth" in found:
+        assert found.index("smooth") < found.index(int8)
+
+
 def test_levels_do_what_they_promise() -> None:
     assert names(0, "portable") == {"cleanup"}
     for lossless in (0, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -14,12 +14,13 @@ import pytest
 
 from sparsify import graph, modelio, runtime
 from sparsify.errors import ExitStatus, InputError, UsageError
+from sparsify.graph import linear_layers
 from sparsify.passes.detect import Detect
 from sparsify.passes.prune import Prune
 from sparsify.passes.sparse_fp32 import SparseFp32
 from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
-from sparsify.pipeline import PassError, Pipeline, nodes, takeback
+from sparsify.pipeline import PassError, Pipeline, nodes, parse, takeback
 from sparsify.pipeline.verify import BrokenModelError
 from sparsify.rewrite import LISTENER, Change, Event, Pass
 from tests import small
@@ -188,6 +189,26 @@ class TestTakeBack:
         report = Pipeline((Prune(min_size=0), SparseFp32(min_sparsity=0.9))).run(model, sample=small.feed())
         assert np.mean(weights(model)["w1"] == 0) == 0.5
         assert [row["decision"] for row in nodes.rows(report)] == ["prune", "prune"]
+
+
+def test_smoothing_is_told_and_is_no_decision() -> None:
+    def table(passes: str) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+        model = modelio.load(small.normalised())
+        first, second = [layer.name for layer in linear_layers(model)]
+        report = Pipeline(parse(passes)).run(model, calibration=[small.feed()])
+        rows = nodes.rows(report)
+        by_name = {row["name"]: row for row in rows}
+        return nodes.gained(report, rows), by_name[first], by_name[second]
+
+    gained, first, second = table("smooth,sparse-int8{min_speedup=1e9}")
+    assert not gained
+    assert (first["decision"], second["decision"], second["refined"]) == ("left", "left", [])
+    assert "inputs divided" in first["refined"][0]
+    assert "less than the 1e+09x asked for" in first["reason"]
+    gained, first, _ = table("smooth,sparse-int8")
+    assert gained
+    assert first["decision"] == "sparse-int8"
+    assert "inputs divided" in first["refined"][0]
 
 
 def test_rows_of_a_report_follow_the_node(model: ir.Model) -> None:

@@ -19,7 +19,7 @@ from sparsify.budget import parse
 from sparsify.cli import main
 from sparsify.graph import Linear
 from sparsify.rewrite import Choice
-from sparsify.tune import candidates
+from sparsify.tune import candidates, options
 from sparsify.tune.candidates import Costs, Kind
 from tests import small
 
@@ -114,6 +114,35 @@ def test_a_layer_that_is_sparse_already_may_lose_nothing() -> None:
     found = tune.search(model, DATA[:6], DATA[6:], [parse("max_abs<=1e-4")], tune.Settings())
     assert all(any(o.choice == Choice("sparse-fp32") and o.drift == 0 for o in x) for x in found.problem.options)
     assert found.plan
+
+
+@pytest.mark.parametrize("target", ["portable", "stock"])
+def test_inputs_that_stand_out_are_smoothed_before_drift_is_measured(
+    monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    int8 = Choice("stock-int8" if target == "stock" else "sparse-int8")
+
+    def drift() -> float:
+        found = tune.problem(modelio.load(small.normalised()), DATA[:6], tune.Settings(target=target))
+        return next(o.drift for o in found.options[0] if o.choice == int8)
+
+    result = sparsify.optimize(small.normalised(), DATA, "cosine>=0.99", threads=1, target=target)
+    assert result.accepted
+    first, second = result.report["nodes"]
+    assert "inputs divided" in first["refined"][0]
+    assert not any("divided" in what for what in second["refined"])
+    smoothed = drift()
+    monkeypatch.setattr(options, "SMOOTH", "cleanup")
+    assert smoothed < drift() / 2
+
+
+def test_smoothing_alone_is_no_reason_to_change_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "measure", lambda layers, found, tried, **_: {k: Costs(1.0, {}) for k in found})
+    model = modelio.load(small.normalised())
+    result = sparsify.optimize(model, DATA, "cosine>=0.99", threads=1)
+    assert (result.accepted, result.changed) == (True, False)
+    assert modelio.serialize(result.model) == modelio.serialize(model)
 
 
 def test_the_same_times_and_seed_give_the_same_plan() -> None:
