@@ -13,7 +13,7 @@ from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.optimizer import LATENCY_FEEDS
 from sparsify.api.samples import DataSource, Feed, read
-from sparsify.audit import audit
+from sparsify.audit import audit, usermetrics
 from sparsify.budget import Budget
 from sparsify.data import split
 from sparsify.engines import called_in
@@ -29,6 +29,7 @@ def curve(
     data: DataSource,
     budget: str | Sequence[str] = (),
     *,
+    metrics: Sequence[str | usermetrics.Function] = (),
     goal: str = "latency",
     target: str = "portable",
     threads: int | None = None,
@@ -48,6 +49,7 @@ def curve(
     Returns:
         The report, of kind `frontier`.
     """
+    measures = tuple(usermetrics.load(given) for given in metrics)
     budgets = budgets_of(budget)
     check_target(target)
     talk = progress or silence
@@ -61,6 +63,7 @@ def curve(
         memory=memory,
         seed=seed,
         progress=talk,
+        measures=measures,
     )
     base = intake.load(model)
     samples = read(data, base)
@@ -115,7 +118,15 @@ def _built(
     """Drift, latency and size of the model of a plan, measured as a whole."""
     settings.progress(*place, f"build and audit point {place[0] + 1}")
     candidate = frontier.built(base, point, learn, settings)
-    drift = audit(base, candidate, judges, budgets=budgets, seed=settings.seed, threads=settings.threads)
+    drift = audit(
+        base,
+        candidate,
+        judges,
+        budgets=budgets,
+        measures=settings.measures,
+        seed=settings.seed,
+        threads=settings.threads,
+    )
     latency = facts.latency(base, candidate, judges[:LATENCY_FEEDS], threads=settings.threads, real=True)
     sizes = facts.sizes(facts.model(base), facts.model(candidate))
     return {"outputs": facts.drift(drift), "latency": latency, "size": sizes}

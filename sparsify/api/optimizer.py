@@ -14,7 +14,7 @@ from sparsify import modelio, resume, storage
 from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
 from sparsify.api.samples import DataSource, Feed, read, trial
-from sparsify.audit import DriftReport, audit
+from sparsify.audit import DriftReport, audit, usermetrics
 from sparsify.data import Reading
 from sparsify.engines import called_in
 from sparsify.errors import UsageError
@@ -70,6 +70,7 @@ def optimize(
     budget: str | Sequence[str] = (),
     level: int | None = None,
     *,
+    metrics: Sequence[str | usermetrics.Function] = (),
     passes: str | Sequence[Pass] | None = None,
     target: str = "portable",
     threads: int | None = None,
@@ -92,6 +93,7 @@ def optimize(
         data: what `--data` takes (`sparsify.data.sources`), a feed or a list of feeds. Half of the samples calibrate,
             the others judge; a single sample judges, and nothing is calibrated. Without data nothing is said of drift.
         budget: what the drift must keep to, such as "cosine>=0.99" or a `.toml` file of budgets; needs data.
+        metrics: of your own, as `audit` takes them, which budgets may be about; needs data.
         level: 0 to 3; if not given the search with a budget, 3 with data alone, else 2.
         passes: a pipeline instead of a level.
         target: "portable" or "stock".
@@ -114,6 +116,7 @@ def optimize(
         UsageError: options that make no sense.
         InputError: a model or data that cannot be used.
     """
+    measures = tuple(usermetrics.load(given) for given in metrics)  # budgets may be about them
     budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
@@ -135,6 +138,7 @@ def optimize(
         memory=memory,
         seed=seed,
         progress=talk,
+        measures=measures,
     )
     threads = settings.threads
     given: dict[str, Any] = {"has_data": data is not None, "threads": threads, "rows": rows, "memory": memory}
@@ -188,6 +192,7 @@ def optimize(
             result,
             held_out,
             budgets=budgets,
+            measures=measures,
             seed=seed,
             threads=threads,
             progress=lambda what, done, total: talk(done, total, f"audit {what}"),

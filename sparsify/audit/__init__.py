@@ -6,5 +6,6 @@ from sparsify.audit.attribution import Attribution, LayerDrift
 from sparsify.audit.compare import audit
 from sparsify.audit.metrics import Estimate
 from sparsify.audit.report import DriftReport, OutputDrift, Verdict
+from sparsify.audit.usermetrics import UserMetric
 
-__all__ = ["Attribution", "DriftReport", "Estimate", "LayerDrift", "OutputDrift", "Verdict", "audit"]
+__all__ = ["Attribution", "DriftReport", "Estimate", "LayerDrift", "OutputDrift", "UserMetric", "Verdict", "audit"]

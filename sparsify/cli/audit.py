@@ -52,15 +52,7 @@ def run(
             help="What is right, one a sample: .npy .npz .csv or .txt; OUTPUT=FILE where one output alone is meant.",
         ),
     ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            metavar="MODULE:FUNCTION",
-            show_default=False,
-            help="A metric of your own: (base, candidate, feed) of one sample to a number. Runs its code.",
-        ),
-    ] = None,
+    metric: options.Metrics = None,
     save_worst: Annotated[
         Path | None,
         typer.Option(

@@ -45,6 +45,7 @@ def run(
     preprocess: options.Preprocess = None,
     trust_data: options.TrustData = False,
     budget: options.Budgets = None,
+    metric: options.Metrics = None,
     target: Annotated[
         str, typer.Option("--target", help="portable, or stock: onnxruntime's own operators.")
     ] = "portable",
@@ -98,6 +99,7 @@ def run(
             data,
             budget or (),
             quiet=quiet,
+            metrics=metric or (),
             goal=goal,
             target=target,
             threads=threads,
@@ -117,6 +119,7 @@ def run(
             data,
             budget or (),
             level,
+            metrics=metric or (),
             passes=passes,
             target=target,
             threads=threads,

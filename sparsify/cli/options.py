@@ -41,6 +41,15 @@ Budgets = Annotated[
         show_default=False,
     ),
 ]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="MODULE:FUNCTION",
+        show_default=False,
+        help="A metric of your own: (base, candidate, feed) of one sample to a number. Runs its code.",
+    ),
+]
 Reports = Annotated[
     list[Path] | None,
     typer.Option(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from sparsify import graph, sensitivity
-from sparsify.audit import DriftReport, audit
+from sparsify.audit import DriftReport, UserMetric, audit
 from sparsify.data import Feed
 from sparsify.errors import InputError
 from sparsify.graph import Linear
@@ -49,6 +49,7 @@ class Settings:
         goal: `latency` or `size`: what is to be little.
         costs: measured times, of whatever machine; they are measured here if None.
         progress: told what is under way.
+        measures: metrics that somebody brings, which budgets may be about.
     """
 
     target: str = "portable"
@@ -60,6 +61,7 @@ class Settings:
     goal: str = "latency"
     costs: Mapping[Kind, Costs] | None = None
     progress: Progress = silence
+    measures: tuple[UserMetric, ...] = ()
 
     @property
     def pipeline(self) -> Pipeline:

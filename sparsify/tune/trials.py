@@ -1,14 +1,15 @@
 """Plans that are built and audited, each a better guess at the one that uses a budget up.
 
 With D the limit of the summed drifts (`knapsack`): a plan that broke the budget bounds D from above by its own sum, one
-that kept it bounds D from below. Between the two the next D is where the budget would be used up if usage grew with
-the sum, and the geometric middle where that lies outside.
+that kept it bounds D from below. Between the two the next D is where the budget would be used up if usage grew with the
+power of the sum that the last two plans tell, and the geometric middle where that lies outside. Where budgets do not
+say which D to start from, the first plan is the fastest that prunes nothing: it is soon built.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from sparsify.tune.usage import start, usage
 _ENOUGH = 0.85  # share of the budget from which on another trial gains next to nothing
 _AIM = 0.95  # share of it to aim at: predictions scatter, and what breaks the budget is worth nothing
 _RESCUES = 4  # trials beyond, while none kept the budget: "it cannot be met" must not be said after the first few
+_START = 0.05  # of a summed drift, where nothing says what a budget allows and all that pays is pruned
+_POWERS = (0.25, 2.0)  # a metric that is the root of another's root, or its square; two plans alone may tell nonsense
 _GUESSES = 20  # limits that are tried for a plan that was not tried yet; they cost no build
 
 
@@ -81,21 +84,23 @@ class Hunt:
         The last that is tried then is the single option that drifts least.
         """
         done: list[Trial] = []
-        limit, low, high = start(self.budgets), 0.0, math.inf
+        seen: list[tuple[float, float]] = []  # summed drifts and usage
+        low, high = 0.0, math.inf
         most = sum(max(o.drift for o in of_layer) for of_layer in self.problem.options)
         least = min((o.drift for of_layer in self.problem.options for o in of_layer[1:]), default=0.0)
+        best = self._best()
+        limit, taken = self._first(least, most)
         for _ in range((count + _RESCUES) * _GUESSES):
-            limit = min(max(limit, least), most)
-            taken = knapsack.solve(self.problem.options, limit)
             known = next((t for t in done if t.plan == self._plan(taken)), None)
+            spent = sum(option.drift for option in taken)
             if known is None:
                 enough = count if any(t.passed for t in done) else count + _RESCUES
                 if len(done) >= enough or not any(o.choice.format for o in taken):
                     break
                 self.settings.progress(len(done), count, f"try a plan, {len(done) + 1} of {count}")
-                known = self._try(limit, taken, done)
+                known = self._try(limit, taken, done, best)
                 done.append(known)
-            spent = sum(option.drift for option in taken)
+                seen.append((spent, known.usage))
             if not known.passed:
                 if limit <= least:
                     break
@@ -104,23 +109,49 @@ class Hunt:
                 break
             else:
                 low = max(low, limit)
-            limit = _next(spent, known.usage, low, high)
+            limit = min(max(_next(spent, known.usage, low, high, _power(seen)), least), most)
+            taken = knapsack.solve(self.problem.options, limit)
         return tuple(done)
+
+    def _first(self, least: float, most: float) -> tuple[float, list[Option]]:
+        """D to start from, and the options to take."""
+        limit = start(self.budgets)
+        if limit is None:
+            unpruned = ([o for o in of_layer if o.choice.pattern is None] for of_layer in self.problem.options)
+            taken = [min(of_layer, key=lambda o: o.cost) for of_layer in unpruned]
+            if any(o.choice.format for o in taken):
+                return sum(o.drift for o in taken), taken
+        limit = min(max(_START if limit is None else limit, least), most)
+        return limit, knapsack.solve(self.problem.options, limit)
+
+    def _best(self) -> dict[str, float]:
+        """What metrics of somebody's own are where nothing has drifted."""
+        if not self.settings.measures:
+            return {}
+        found = audit(self.model, self.model, self.check, measures=self.settings.measures, threads=1)
+        return {} if found.whole is None else {name: e.value for name, e in found.whole.metrics.items()}
 
     def _plan(self, taken: Sequence[Option]) -> Plan:
         return {name: option.choice for name, option in zip(self.problem.names, taken, strict=True)}
 
-    def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial]) -> Trial:
+    def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial], best: Mapping[str, float]) -> Trial:
         plan = self._plan(taken)
         candidate = self.model.clone()
         build(candidate, self.settings.pipeline, plan, self.learn)
-        seed, threads = self.settings.seed, self.settings.threads
-        found = audit(self.model, candidate, self.check, budgets=self.budgets, seed=seed, threads=threads)
+        found = audit(
+            self.model,
+            candidate,
+            self.check,
+            budgets=self.budgets,
+            measures=self.settings.measures,
+            seed=self.settings.seed,
+            threads=self.settings.threads,
+        )
         return Trial(
             limit,
             plan,
             saved=sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.problem.options, taken, strict=True)),
-            usage=usage(found, self.budgets),
+            usage=usage(found, self.budgets, best),
             passed=bool(found),
             what=tuple(v.what for v in found.verdicts),
             stepped_down=self._stepped_down(taken, done),
@@ -140,9 +171,18 @@ class Hunt:
         )
 
 
-def _next(spent: float, used: float, low: float, high: float) -> float:
+def _power(seen: Sequence[tuple[float, float]]) -> float:
+    """p, where usage grew as summed drifts to the p between the last two plans; 1 where they do not tell."""
+    usable = [(spent, used) for spent, used in seen if spent > 0 and 0 < used < math.inf]
+    if len(usable) < 2 or usable[-1][0] == usable[-2][0]:
+        return 1.0
+    (spent, used), (before, used_before) = usable[-1], usable[-2]
+    return min(max(math.log(used / used_before) / math.log(spent / before), _POWERS[0]), _POWERS[1])
+
+
+def _next(spent: float, used: float, low: float, high: float, power: float = 1.0) -> float:
     """The next D, inside the bracket."""
-    aim = spent * _AIM / used if 0 < used < math.inf else spent * (0.25 if used else 4.0)
+    aim = spent * (_AIM / used) ** (1 / power) if 0 < used < math.inf else spent * (0.25 if used else 4.0)
     if low < aim < high:
         return aim
     if high == math.inf:

@@ -5,6 +5,7 @@ cosine, agreement, ...      1 - value          (bounded above by 1; of small ang
 sqnr_db, psnr_db            10^(-value / 10)   squared error over power
 perplexity_ratio            ln value           nats a token
 relative_l2                 value^2
+of somebody's own           |value - best|     best: where nothing has drifted
 others                      value              where lower is better
 
 usage = loss(bound that speaks against the candidate) / loss(limit)
@@ -13,21 +14,24 @@ usage = loss(bound that speaks against the candidate) / loss(limit)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sparsify.audit import DriftReport
 from sparsify.budget import METRICS, Budget
 
-_START = 0.05  # a relative squared error to start from where a budget says nothing of one
+
+def start(budgets: Sequence[Budget]) -> float | None:
+    """The relative squared error that the strictest budget stands for; None where none can be told beforehand."""
+    squared = [s for b in budgets if (s := _squared(b)) is not None]
+    return max(min(squared), 1e-9) if squared else None
 
 
-def start(budgets: Sequence[Budget]) -> float:
-    """The relative squared error that the strictest budget stands for, as far as it can be told beforehand."""
-    return max(min((_squared(b) for b in budgets), default=_START), 1e-9)
+def usage(found: DriftReport, budgets: Sequence[Budget], best: Mapping[str, float] | None = None) -> float:
+    """The largest usage of any budget; inf where an output is no longer finite.
 
-
-def usage(found: DriftReport, budgets: Sequence[Budget]) -> float:
-    """The largest usage of any budget; inf where an output is no longer finite."""
+    `best` has, by name, what metrics of somebody's own are where nothing has drifted.
+    """
+    best = best or {}
     texts = {str(b): b for b in budgets}
     shares = [0.0]
     for verdict in found.verdicts:
@@ -35,12 +39,14 @@ def usage(found: DriftReport, budgets: Sequence[Budget]) -> float:
         if budget is None or math.isnan(verdict.bound):
             shares.append(0.0 if verdict.passed else math.inf)
             continue
-        allowed, lost = _loss(budget.metric, budget.limit), _loss(budget.metric, verdict.bound)
+        allowed, lost = (_loss(budget.metric, v, best.get(budget.metric)) for v in (budget.limit, verdict.bound))
         shares.append(lost / allowed if allowed > 0 else (math.inf if lost > 0 else 0.0))
     return max(shares)
 
 
-def _loss(metric: str, value: float) -> float:
+def _loss(metric: str, value: float, best: float | None = None) -> float:
+    if best is not None:
+        return best - value if METRICS[metric].higher_is_better else value - best
     if metric in ("sqnr_db", "psnr_db"):
         return float(10 ** (-value / 10))
     if metric == "relative_l2":
@@ -51,7 +57,7 @@ def _loss(metric: str, value: float) -> float:
     return 1 - value if known is not None and known.higher_is_better else value
 
 
-def _squared(budget: Budget) -> float:
+def _squared(budget: Budget) -> float | None:
     if budget.metric == "cosine":
         return 2 * (1 - budget.limit)  # of two vectors of about the same length
-    return _loss(budget.metric, budget.limit) if budget.metric in ("sqnr_db", "relative_l2") else _START
+    return _loss(budget.metric, budget.limit) if budget.metric in ("sqnr_db", "relative_l2") else None

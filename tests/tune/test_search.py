@@ -145,6 +145,42 @@ def test_smoothing_alone_is_no_reason_to_change_a_model(monkeypatch: pytest.Monk
     assert modelio.serialize(result.model) == modelio.serialize(model)
 
 
+def closeness(base: dict[str, Any], candidate: dict[str, Any], _: dict[str, Any]) -> float:
+    """5 less the share that answers are off by: the root of what drifts add up in, and not 1 at its best."""
+    return 5 - float(np.abs(candidate["y"] - base["y"]).mean() / np.abs(base["y"]).mean())
+
+
+def test_a_metric_of_somebodys_own_is_used_up_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    result = sparsify.optimize(small.mlp(), DATA, "closeness>=4.7", metrics=[closeness], threads=1, effort=2)
+    assert result.accepted
+    trials = result.report["search"]["trials"]
+    # Nothing says how much drift that budget allows: the first plan prunes nothing.
+    assert not any(":64" in choice for choice in trials[0]["plan"].values())
+    assert any(":64" in choice for choice in trials[-1]["plan"].values())
+    assert max(trial["usage"] for trial in trials if trial["passed"]) > 0.5
+    again = sparsify.audit(small.mlp(), result.model, DATA, "closeness>=4.6", metrics=[closeness])
+    assert again
+
+
+def test_the_command_line_takes_a_metric_of_somebodys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "latency", lambda *_, **__: FASTER)
+    np.savez(tmp_path / "data.npz", **small.feed(rows=64))
+    name = f"{__name__}:closeness"
+    command = [
+        "optimize",
+        str(small.save(small.mlp(), tmp_path)),
+        "--data",
+        str(tmp_path / "data.npz"),
+        "--threads",
+        "1",
+    ]
+    assert main([*command, "--budget", "closeness>=4.9", "--metric", name, "-q"]) == 0
+    curve = ["--frontier", str(tmp_path / "curve.json"), "--effort", "0"]
+    assert main([*command, "--budget", "closeness>=4.9", "--metric", name, "-q", *curve]) == 0
+    assert "closeness" in (tmp_path / "curve.json").read_text()
+
+
 def test_the_same_times_and_seed_give_the_same_plan() -> None:
     assert search("cosine>=0.97").plan == search("cosine>=0.97").plan
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from sparsify.audit import DriftReport, audit
-from sparsify.budget import parse
+from sparsify.audit import DriftReport, audit, usermetrics
+from sparsify.budget import Budget, parse
 from sparsify.tune.usage import start, usage
 from tests import small
 
@@ -46,3 +49,21 @@ def test_the_strictest_budget_says_where_to_start() -> None:
     assert start([parse("cosine>=0.99"), parse("sqnr_db>=30")]) == pytest.approx(1e-3)
     assert start([parse("cosine>=0.99")]) == pytest.approx(0.02)
     assert start([parse("relative_l2<=0.1")]) == pytest.approx(0.01)
+    assert start([parse("top1_agreement>=0.99"), parse("relative_l2<=0.1")]) == pytest.approx(0.01)
+    assert start([parse("top1_agreement>=0.99")]) is None
+
+
+@pytest.mark.parametrize(("better", "limit"), [("higher", 6.0), ("lower", 8.0)])
+def test_metrics_of_somebodys_own_count_from_their_best(better: str, limit: float) -> None:
+    def mine(base: Mapping[str, Any], candidate: Mapping[str, Any], _: object) -> float:
+        gap = float(np.abs(base["y"] - candidate["y"]).mean())
+        return 7 - gap if better == "higher" else 7 + gap
+
+    mine.higher_is_better = better == "higher"  # type: ignore[attr-defined]
+    halves = small.mlp(), small.mlp()
+    halves[1].graph.initializer[3].raw_data = bytes(len(halves[1].graph.initializer[3].raw_data))
+    measures = [usermetrics.load(mine)]
+    budget = Budget("mine", limit)
+    found = audit(*halves, [small.feed()], budgets=[budget], measures=measures)
+    (verdict,) = found.verdicts
+    assert usage(found, [budget], {"mine": 7.0}) == pytest.approx(abs(7 - verdict.bound))
