@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from sparsify import coo, graph, modelio, ops, runtime
 from sparsify.api import facts, intake, sensitivities
-from sparsify.api.samples import DataSource, Feed, read, trial
+from sparsify.api.samples import DataSource, Trial, read, trial
 from sparsify.data import Reading
 from sparsify.engines import called_in
 from sparsify.errors import InputError, UsageError
@@ -57,8 +57,8 @@ def inspect(
     threads = threads or default_threads()
     base = intake.load(model, runs=sensitivity)
     samples = read(data, base, reading) if sensitivity and data is not None else []
-    sample = None if rows is not None else _sample(base)
-    tried = {name: _try(base, number, sample, threads, rows, progress) for name, number in TRIED.items()}
+    made_up = Trial() if rows is not None else _sample(base)
+    tried = {name: _try(base, number, made_up, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
     layers = {layer.name: layer for layer in graph.linear_layers(base)}
     for row in table:
@@ -84,23 +84,23 @@ def inspect(
     return dict(facts.finite(report))
 
 
-def _sample(base: ir.Model) -> Feed | None:
-    """A made-up feed that shows how many rows each layer sees; None where shapes are not all known."""
+def _sample(base: ir.Model) -> Trial:
+    """A made-up feed that shows how many rows each layer sees; nothing where shapes are not all known."""
     try:
-        feed, exact = trial(base, seed=0)
+        found = trial(base, seed=0)
     except InputError:
-        return None
-    return feed if exact else None
+        return Trial()
+    return found if found.exact else Trial()
 
 
 def _try(
-    base: ir.Model, number: int, sample: Feed | None, threads: int, rows: int | None, progress: Progress | None
+    base: ir.Model, number: int, made_up: Trial, threads: int, rows: int | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """What -O`number` would do to each node, by its name."""
     model = modelio.load(base)
     pipeline = Pipeline(levels.level(number, threads=threads, rows=rows))
     try:
-        ran = pipeline.run(model, sample=sample, progress=progress)
+        ran = pipeline.run(model, sample=made_up.feed, answers=made_up.answers, progress=progress)
     except PassError:
         if coo.too_large_to_run(base) is None:
             runtime.session(base)  # what no runtime takes may break a pass: then the model is at fault

@@ -13,7 +13,7 @@ from sparsify import data as feeds
 from sparsify import modelio, resume, storage
 from sparsify.api import facts, intake, searching
 from sparsify.api.drift import budgets as budgets_of
-from sparsify.api.samples import DataSource, Feed, read, trial
+from sparsify.api.samples import DataSource, Feed, Trial, read, trial
 from sparsify.audit import DriftReport, audit, usermetrics
 from sparsify.data import Reading
 from sparsify.engines import called_in
@@ -147,7 +147,7 @@ def optimize(
     samples = None if data is None else read(data, base, reading)
     calibration, held_out, note = _divide(samples or [], seed, base)
     pipeline = _pipeline(passes, level, target, calibrated=bool(calibration), **given)
-    sample, exact = (samples[0], True) if samples else trial(base, seed)
+    sample, exact, answers = Trial(samples[0], exact=True) if samples else trial(base, seed)
 
     searched = None
     candidate = modelio.load(base)
@@ -161,6 +161,7 @@ def optimize(
         ran = pipeline.run(
             candidate,
             sample=sample,
+            answers=answers,
             calibration=calibration,
             observe=exact and rows is None,
             dump_after=None if dump_after is None else (dump_after[0], Path(dump_after[1])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +87,16 @@ def synthesise(model: ir.Model, seed: int) -> tuple[Feed, bool]:
     return dict(runtime.synthesize(model.graph.inputs, seed=seed)), exact
 
 
-def trial(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
-    """What `synthesise` gives; (None, False) where `model` does not run on it, come to an end, or fit.
+class Trial(NamedTuple):
+    """A feed, whether all its shapes are the model's own, and what the model answers to it."""
+
+    feed: Feed | None = None
+    exact: bool = False
+    answers: Feed | None = None
+
+
+def trial(model: ir.Model, seed: int) -> Trial:
+    """`model` on what `synthesise` gives; nothing where it does not run on it, come to an end, or fit.
 
     Numbers that mean nothing may be refused by a model.
 
@@ -96,11 +104,11 @@ def trial(model: ir.Model, seed: int) -> tuple[Feed | None, bool]:
         InputError: onnxruntime cannot load the model at all.
     """
     if coo.too_large_to_run(model) is not None:
-        return None, False
+        return Trial()
     session = runtime.session(model)
     try:
         sample, exact = synthesise(model, seed)
-        runtime.run(session, sample, limit_s=DEADLINE_S * (1 + modelio.tensor_bytes(model) // 10**9))
+        answers = runtime.run(session, sample, limit_s=DEADLINE_S * (1 + modelio.tensor_bytes(model) // 10**9))
     except InputError:  # the feed is at fault, not the model
-        return None, False
-    return sample, exact
+        return Trial()
+    return Trial(sample, exact, answers)

@@ -86,6 +86,7 @@ class Pipeline:
         model: ir.Model,
         *,
         sample: Feed | None = None,
+        answers: Feed | None = None,
         calibration: Sequence[Feed] = (),
         observe: bool = True,
         dump_after: tuple[str, Path] | None = None,
@@ -95,7 +96,8 @@ class Pipeline:
 
         Args:
             model: the model.
-            sample: one feed; with it the model is run after each change.
+            sample: one feed; with it the model is run after each change, a large one once at the end.
+            answers: what `model` gives for `sample`, where that is known already.
             calibration: feeds from which passes that ask for it learn what layers see.
             observe: whether `sample` has real shapes, so that the rows which each linear layer sees in it count.
             dump_after: (pass name, folder): the model as it is after that pass is written as NN-pass.onnx.
@@ -115,7 +117,7 @@ class Pipeline:
             _make_folder(dump_after[1])
         report = progress or silence
         report(0, len(self.passes), "verify the input")
-        verifier = Verifier(model, sample)
+        verifier = Verifier(model, sample, answers)
         steps: list[Step] = []
         keeper: takeback.Keeper | None = None
         for number, one in enumerate(self.passes):
@@ -134,8 +136,9 @@ class Pipeline:
             if dump_after and one.name == dump_after[0]:
                 modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
         restored = {} if keeper is None else keeper.restore(model)
-        if restored:
-            verifier.verify(model)
+        if restored or verifier.is_unrun:
+            report(len(self.passes), len(self.passes), "verify the result")
+            _finish(model, verifier, steps, changed=bool(restored))
         report(len(self.passes), len(self.passes), "done")
         return PipelineReport(str(self), tuple(steps), restored)
 
@@ -195,6 +198,23 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, size: int, road: tuple
         nodes=(nodes, _count(model)),
         bytes=(size, modelio.size(model) if done.modified else size),
     )
+
+
+def _finish(model: ir.Model, verifier: Verifier, steps: list[Step], *, changed: bool) -> None:
+    """Verify what was left unverified, or was `changed` after the last pass; the time is that pass's."""
+    start = time.perf_counter()
+    try:
+        if changed:
+            verifier.verify(model)
+        verifier.finish(model)
+    except BrokenModelError as error:
+        raise PassError(
+            f"the model that the passes made is broken: {error}",
+            where=",".join(step.text for step in steps),
+            hint="this is a bug of ours: please report it; `--dump-after PASS DIR` writes the model after each pass",
+        ) from error
+    took = steps[-1].verify_seconds + time.perf_counter() - start
+    steps[-1] = dataclasses.replace(steps[-1], verify_seconds=took)
 
 
 def _blame(one: Pass, road: tuple[Pass, ...], what: str) -> PassError:

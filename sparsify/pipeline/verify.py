@@ -1,4 +1,9 @@
-"""Is the model still a model, and does it still answer? Asked before the first pass and after every change."""
+"""Is the model still a model, and does it still answer? Asked before the first pass and after every change.
+
+A large model (`storage.is_large`) is held against the checker after every change, but run only once, after the last
+one: to run it all its weights are read and packed, which takes as long as making them. The result is verified as that
+of any other model is; what is lost is which of the passes broke it.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +35,16 @@ class Verifier:
     Args:
         base: the model as it came.
         sample: one feed; without one only the checker is asked.
+        expected: what `base` answers to `sample`, where that is known.
 
     Raises:
         InputError: onnxruntime cannot run `base` on `sample`.
     """
 
-    def __init__(self, base: ir.Model, sample: Feed | None) -> None:
+    def __init__(self, base: ir.Model, sample: Feed | None, expected: Feed | None = None) -> None:
         self._sample = sample
+        self._runs_last = storage.is_large(base.graph)
+        self.is_unrun = False  # whether `finish` is still to be called
         proto = _message(base)
         try:
             _check(base, proto)
@@ -44,11 +52,15 @@ class Verifier:
         except (onnx.checker.ValidationError, ValueError):  # the latter for what its parser cannot take
             # onnxruntime runs models that the checker refuses. It cannot be held against the passes.
             self._checks = False
-        self._expected = {} if sample is None else _answers(base if proto is None else proto, sample)
+        if expected is None and sample is not None:
+            expected = _answers(base if proto is None else proto, sample)
+        self._expected = expected or {}
 
     def verify(self, model: ir.Model) -> None:
         """Raise BrokenModelError where the checker or onnxruntime refuses `model`, or its answers changed in
         name, type or shape, or are no longer finite where they were.
+
+        Of a large model only the checker's word is had here: call `finish` after the last pass.
         """
         proto = _message(model)
         if self._checks:
@@ -56,10 +68,21 @@ class Verifier:
                 _check(model, proto)
             except onnx.checker.ValidationError as error:
                 raise BrokenModelError(f"onnx.checker refuses the model: {_first_line(error)}") from error
+        self.is_unrun = self._sample is not None
+        if not self._runs_last:
+            self._run(model if proto is None else proto)
+
+    def finish(self, model: ir.Model) -> None:
+        """Run `model` if it has not been run since `verify` was asked last; raises what `verify` does."""
+        if self.is_unrun:
+            self._run(model)
+
+    def _run(self, model: modelio.Source) -> None:
+        self.is_unrun = False
         if self._sample is None:
             return
         try:
-            answers = _answers(model if proto is None else proto, self._sample)
+            answers = _answers(model, self._sample)
         except InputError as error:  # the input could be run: what cannot be run any more is our doing
             raise BrokenModelError(f"onnxruntime cannot run the model: {error.what}") from error
         if list(answers) != list(self._expected):

@@ -67,8 +67,8 @@ def one_input(data: bytes) -> None:
             raise
 
 
-def _untried(*_: Any, **__: Any) -> tuple[None, bool]:
-    return None, False
+def _untried(*_: Any, **__: Any) -> samples.Trial:
+    return samples.Trial()
 
 
 def _is_ours(data: bytes) -> bool:

@@ -12,16 +12,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from sparsify import graph, modelio, runtime
+from sparsify import graph, modelio, runtime, storage
 from sparsify.errors import ExitStatus, InputError, UsageError
 from sparsify.graph import linear_layers
 from sparsify.passes.detect import Detect
+from sparsify.passes.fuse_epilogue import FuseEpilogue
 from sparsify.passes.prune import Prune
 from sparsify.passes.sparse_fp32 import SparseFp32
 from sparsify.passes.sparse_int8 import SparseInt8
 from sparsify.patterns import Pattern
 from sparsify.pipeline import PassError, Pipeline, nodes, parse, takeback
-from sparsify.pipeline.verify import BrokenModelError
 from sparsify.rewrite import LISTENER, Change, Event, Pass
 from tests import small
 
@@ -90,6 +90,28 @@ class TestVerify:
             Pipeline((Detect(), Raises())).run(model)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
+    @pytest.mark.parametrize("how", ["nan", "shape", "name"])
+    def test_runs_a_large_model_once_at_the_end(self, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        monkeypatch.setattr(storage, "LARGE_BYTES", 1000)
+        runs: list[object] = []
+        run = runtime.run
+        monkeypatch.setattr(runtime, "run", lambda *args: runs.append(args) or run(*args))
+        told: list[str] = []
+        large, sample = modelio.load(small.mlp()), small.feed()
+        assert storage.is_large(large.graph)
+        report = Pipeline((SparseInt8(), FuseEpilogue())).run(
+            large,
+            sample=sample,
+            answers={"y": np.zeros((24, 32), np.float32)},
+            progress=lambda *args: told.append(args[2]),
+        )
+        assert report.modified
+        assert len(runs) == 1
+        assert told[-2:] == ["verify the result", "done"]
+        with pytest.raises(PassError, match="the model that the passes made is broken") as caught:
+            Pipeline((Breaks(how), Detect())).run(modelio.load(small.mlp()), sample=sample)
+        assert caught.value.where.endswith(",detect")
+
     def test_what_was_not_finite_may_stay_so(self, model: ir.Model) -> None:
         sample = small.feed()
         sample["x"][0, 0] = np.inf
@@ -110,7 +132,7 @@ class TestVerify:
 
         monkeypatch.setattr(takeback.Keeper, "restore", restore)
         passes = (Prune(min_size=0), SparseFp32(min_sparsity=0.9, min_speedup=1e9))
-        with pytest.raises(BrokenModelError, match="no longer finite"):
+        with pytest.raises(PassError, match="no longer finite"):
             Pipeline(passes).run(model, sample=small.feed())
 
 
