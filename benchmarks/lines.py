@@ -54,14 +54,16 @@ def calibration() -> list[dict[str, Picture]]:
 
 def read(session: Session) -> list[str]:
     """What each judged line is taken for: the likeliest character of each place, repetitions and blanks dropped."""
-    alphabet = _alphabet()
-    found = []
-    for picture in pictures(texts(brown.JUDGED, JUDGED)):
-        (scores,) = session.run([_OUTPUT], {_INPUT: picture})
-        best = scores[0].argmax(axis=1)
-        kept = best[(best != 0) & (best != np.concatenate([[0], best[:-1]]))]
-        found.append("".join(alphabet[i] for i in kept))
-    return found
+    return [
+        reading(session.run([_OUTPUT], {_INPUT: picture})[0][0]) for picture in pictures(texts(brown.JUDGED, JUDGED))
+    ]
+
+
+def reading(scores: npt.NDArray[np.float32]) -> str:
+    """What scores [places, characters] say."""
+    best = scores.argmax(axis=1)
+    kept = best[(best != 0) & (best != np.concatenate([[0], best[:-1]]))]
+    return "".join(_alphabet()[i] for i in kept)
 
 
 def wrong_characters(lines: Sequence[str], readings: Sequence[str]) -> float:
