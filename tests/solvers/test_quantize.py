@@ -39,6 +39,14 @@ def test_levels_bound_the_values():
     assert q.ravel().tolist() == [63, -63, 25]
 
 
-def test_refuses_what_is_not_finite():
+def test_blocks_do_not_show():
+    weight = np.random.default_rng(0).standard_normal((40, 5000)).astype(np.float32)  # 13 rows a block
+    q, scale = quantize(weight)
+    assert (scale == np.abs(weight).max(axis=0) / np.float32(127)).all()
+    assert (q == np.rint(weight / scale)).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_refuses_what_is_not_finite(value):
     with pytest.raises(ValueError, match="finite"):
-        quantize(np.array([[np.inf]], np.float32))
+        quantize(np.array([[1.0, 2.0], [value, -3.0]], np.float32))
