@@ -43,7 +43,9 @@ struct Int8Avx2 {
   static Sum dot(Sum sum, Bytes x, Bytes w) {
     if constexpr (kVnni) return dot_vnni(sum, x, w);
     const __m256i pairs = _mm256_maddubs_epi16(x, w);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    asm volatile("" : "+x"(sum));  // or GCC adds up the products of four steps first, and spills 24 of 32
+    return sum;
   }
 
  private:

@@ -19,6 +19,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "contract.h"
@@ -37,11 +38,12 @@ class Int8Permute final : public Product {
       : stream_(pack_int8(w, epilogue, L::kLayout)), activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
-    const QuantizedRows quantized(rows, stream_.k);
+    const QuantizedRows quantized(rows, stream_.k, stream_.plain.empty() ? 1 : Int8Stream::kPairings);
     const int64_t some = rows_of_task(stream_.k);
     const auto quantize = [&](int64_t task) {
       for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) {
         quantize_row<V, L::kSigned>(x, m, stream_.k, quantized);
+        if (!stream_.plain.empty()) pair_up(quantized.q + m * quantized.stride, quantized.width);
       }
     };
 
@@ -86,6 +88,13 @@ class Int8Permute final : public Product {
     for (int r = 0; r < R; ++r) sum[r] = L::dot(sum[r], L::pick(L::table(q + r * stride), position), weight);
   }
 
+  // The same for the plain step at w and 4 inputs at q.
+  template <int R>
+  static void plain_step(const uint8_t* w, const uint8_t* q, int64_t stride, typename L::Sum (&sum)[R]) {
+    const auto weight = L::load(w);
+    for (int r = 0; r < R; ++r) sum[r] = L::dot(sum[r], L::quad(q + r * stride), weight);
+  }
+
   // sum[r] += row r of q times the group.
   template <int R>
   void accumulate(int64_t group, const uint8_t* q, int64_t stride, typename L::Sum (&sum)[R]) const {
@@ -93,25 +102,38 @@ class Int8Permute final : public Product {
     const int64_t windows = stream_.windows(group);
     const uint32_t* window = stream_.window.data() + stream_.first_window[group];
     for (int64_t i = 0; i < windows; ++i, w += 2 * kWidth) permuted_step(w, q + window[i], stride, sum);
-    if (windows == 0) accumulate_blocks(stream_.code.data() + group * stream_.blocks, w, q, stride, sum);
+    if (windows == 0) accumulate_blocks(group, w, q, stride, sum);
   }
 
   template <int R>
-  void accumulate_blocks(const uint8_t* code, const uint8_t* w, const uint8_t* q, int64_t stride,
+  void accumulate_blocks(int64_t group, const uint8_t* w, const uint8_t* q, int64_t stride,
                          typename L::Sum (&sum)[R]) const {
-    for (int64_t b = 0; b < stream_.blocks; ++b, q += kBlock) {
+    const uint8_t* code = stream_.code.data() + group * stream_.blocks;
+    const uint32_t* plain = stream_.plain.data() + stream_.first_plain[group];
+    const uint32_t* end = stream_.plain.data() + stream_.first_plain[group + 1];
+    for (int64_t b = 0; b < stream_.blocks; ++b) {
+      const uint8_t* block = q + b * kBlock;
       if ((code[b] & Int8Stream::kPlain) == 0) {
-        for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) permuted_step(w, q, stride, sum);
+        for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) permuted_step(w, block, stride, sum);
         continue;
       }
-      for (int i = 0; i < kBlock / 4; ++i) {
-        int times = 1;
-        if constexpr (L::kLayout.pairs_in_16_bits) times += code[b] >> i & 1;
-        for (; times > 0; --times, w += kWidth) {
-          const auto weight = L::load(w);
-          for (int r = 0; r < R; ++r) sum[r] = L::dot(sum[r], L::quad(q + r * stride + 4 * i), weight);
-        }
+      for (int i = 0; i < kBlock / 4; ++i, w += kWidth) {
+        plain_step(w, L::kLayout.pairs_in_16_bits ? q + *plain++ : block + 4 * i, stride, sum);
       }
+    }
+    for (; plain < end; ++plain, w += kWidth) plain_step(w, q + *plain, stride, sum);
+  }
+
+  // Behind the inputs at q, the same in the order of every other pairing.
+  static void pair_up(uint8_t* q, int64_t width) {
+    for (int64_t i = 0; i < width; i += 4) {
+      uint32_t in;
+      std::memcpy(&in, q + i, sizeof in);
+      const uint32_t first = in & 0xff, moved = in << 8;
+      const uint32_t outer = (in & 0xff000000) | (in >> 8 & 0xff00) | (moved & 0xff0000) | first;  // 0 2 1 3
+      const uint32_t turned = (moved & 0xffff0000) | (in >> 16 & 0xff00) | first;                  // 0 3 1 2
+      std::memcpy(q + width + i, &outer, sizeof outer);
+      std::memcpy(q + 2 * width + i, &turned, sizeof turned);
     }
   }
 

@@ -59,20 +59,21 @@ void fill_slots(const Csc<int8_t>& w, int64_t first, int64_t last, const Int8Lay
   for (int64_t i = first; i < last; ++i) out->add(w.row[i] & (layout.block - 1), w.value[i]);
 }
 
-// Bit i: the inputs 4i to 4i + 3 of this block hold a pair that does not fit 16 bits.
-uint8_t unfit_quads(const Csc<int8_t>& w, int64_t first, int64_t last) {
+// Bit 4p + i: of the inputs 4i to 4i + 3 of this block, pairing p makes a pair that does not fit 16 bits.
+unsigned unfit_quads(const Csc<int8_t>& w, int64_t first, int64_t last) {
   unsigned unfit = 0;
   for (int64_t i = first + 1; i < last; ++i) {
-    const bool pair = w.row[i] % 2 == 1 && w.row[i - 1] == w.row[i] - 1;
-    if (pair && !fits_16_bits(w.value[i - 1], w.value[i])) unfit |= 1u << (w.row[i] % 16 / 4);
+    for (int64_t j = i - 1; j >= first && w.row[j] / 4 == w.row[i] / 4; --j) {
+      const int pairing = (w.row[i] ^ w.row[j]) % 4 - 1;  // 1 pairs 0 with 1 and 2 with 3, and so on
+      if (!fits_16_bits(w.value[j], w.value[i])) unfit |= 1u << (4 * pairing + w.row[i] % 16 / 4);
+    }
   }
-  return static_cast<uint8_t>(unfit);
+  return unfit;
 }
 
-// Quads that the bits of `twice` double among the first i.
-int doubled_before(unsigned twice, unsigned i) {
+int ones(unsigned bits) {
   static constexpr uint8_t kOnes[] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
-  return kOnes[twice & ((1u << i) - 1) & 15];
+  return kOnes[bits & 15];
 }
 
 // One group of columns of w, served by steps block by block.
@@ -106,11 +107,13 @@ class BlockSteps {
   // Settles every code. Where a pair of inputs does not fit, a plain step is two; and a weight that fits no other leaves
   // a slot of a permute step empty, which need be counted only for blocks still in question.
   void choose() {
-    std::vector<uint8_t> twice(static_cast<size_t>(blocks_));
+    unfit_.assign(static_cast<size_t>(blocks_), 0);
     if (layout_.pairs_in_16_bits) {
-      each_block([&](int64_t, int64_t b, int64_t first, int64_t last) { twice[b] |= unfit_quads(w_, first, last); });
+      each_block([&](int64_t, int64_t b, int64_t first, int64_t last) {
+        unfit_[b] |= static_cast<uint16_t>(unfit_quads(w_, first, last));
+      });
     }
-    settle(twice);
+    settle();
     if (!layout_.pairs_in_16_bits) return;
     Slots slots;
     each_block([&](int64_t, int64_t b, int64_t first, int64_t last) {
@@ -118,12 +121,12 @@ class BlockSteps {
       fill_slots(w_, first, last, layout_, &slots);
       code_[b] = static_cast<uint8_t>(std::max((slots.count + 3) / 4, static_cast<int>(code_[b])));
     });
-    settle(twice);
+    settle();
   }
 
   int64_t size() const {
     int64_t registers = 0;
-    for (int64_t b = 0; b < blocks_; ++b) registers += registers_of(b);
+    for (int64_t b = 0; b < blocks_; ++b) registers += registers_of(b) + extras_of(b);
     return registers * 4 * layout_.columns;
   }
 
@@ -132,19 +135,32 @@ class BlockSteps {
     if (size() == 0) return;
     std::memset(bytes, 0, static_cast<size_t>(size()));
     const int64_t width = 4 * layout_.columns;
-    std::vector<uint8_t*> start;
+    std::vector<uint8_t*> start, extra;
     for (int64_t b = 0; b < blocks_; bytes += registers_of(b++) * width) start.push_back(bytes);
+    for (int64_t b = 0; b < blocks_; bytes += extras_of(b++) * width) extra.push_back(bytes);
     Slots slots;
     each_block([&](int64_t c, int64_t b, int64_t first, int64_t last) {
-      uint8_t* lane = start[b] + (c - first_) * 4;
-      if (plain(b)) return write_plain(first, last, code_[b] & 15u, width, lane);
+      const int64_t at = (c - first_) * 4;
+      if (plain(b)) return write_plain(b, first, last, start[b] + at, extra[b] + at);
       fill_slots(w_, first, last, layout_, &slots);
       for (int i = 0; i < slots.count; ++i) {
-        uint8_t* byte = lane + i / 4 * 2 * width + i % 4;
+        uint8_t* byte = start[b] + at + i / 4 * 2 * width + i % 4;
         byte[0] = slots.position[i];
         byte[width] = static_cast<uint8_t>(slots.weight[i]);
       }
     });
+  }
+
+  // Appends the starts of plain and extra steps; `width` is K rounded up to 64.
+  void write_starts(int64_t width, std::vector<uint32_t>* starts) const {
+    for (const bool extra : {false, true}) {
+      for (int64_t b = 0; b < blocks_; ++b) {
+        for (unsigned quad = 0; plain(b) && quad < 4; ++quad) {
+          if (extra && (code_[b] >> quad & 1) == 0) continue;
+          starts->push_back(static_cast<uint32_t>(pairing(b, quad) * width + (b << shift_) + 4 * quad));
+        }
+      }
+    }
   }
 
  private:
@@ -163,27 +179,38 @@ class BlockSteps {
 
   bool plain(int64_t b) const { return (code_[b] & Int8Stream::kPlain) != 0; }
 
-  int64_t registers_of(int64_t b) const {
-    return plain(b) ? layout_.block / 4 + doubled_before(code_[b], 4) : 2 * code_[b];
+  int64_t registers_of(int64_t b) const { return plain(b) ? layout_.block / 4 : 2 * code_[b]; }
+
+  int64_t extras_of(int64_t b) const { return plain(b) ? ones(code_[b]) : 0; }
+
+  // The first pairing that fits; 0 where none does, or need.
+  int pairing(int64_t b, unsigned quad) const {
+    for (int p = 0; p < Int8Stream::kPairings; ++p) {
+      if ((unfit_[b] >> (4 * p + quad) & 1) == 0) return p;
+    }
+    return 0;
   }
 
   // Plain, where the permute steps counted so far cost as much; what is plain stays so: kPlain is a large number.
-  void settle(const std::vector<uint8_t>& twice) {
+  void settle() {
     for (int64_t b = 0; b < blocks_; ++b) {
-      const int64_t plain_steps = layout_.block / 4 + doubled_before(twice[b], 4);
+      const unsigned twice = unfit_[b] & unfit_[b] >> 4 & unfit_[b] >> 8 & 15u;  // no pairing fits
+      const int64_t plain_steps = layout_.block / 4 + ones(twice);
       const bool plain = code_[b] * layout_.permute_cost >= plain_steps * layout_.plain_cost;
-      if (plain) code_[b] = Int8Stream::kPlain | twice[b];
+      if (plain) code_[b] = static_cast<uint8_t>(Int8Stream::kPlain | twice);
     }
   }
 
-  void write_plain(int64_t first, int64_t last, unsigned twice, int64_t width, uint8_t* lane) const {
+  void write_plain(int64_t b, int64_t first, int64_t last, uint8_t* lane, uint8_t* extra) const {
+    const int64_t width = 4 * layout_.columns;
     for (int64_t i = first; i < last; ++i) {
       const auto position = static_cast<unsigned>(w_.row[i] & (layout_.block - 1)), quad = position / 4;
-      const bool split = quad < 4 && (twice >> quad & 1) != 0;
-      uint8_t* byte = lane + (quad + doubled_before(twice, std::min(quad, 4u))) * width + position % 4;
+      const bool in_16_bits = layout_.pairs_in_16_bits;
+      const uint8_t place = Int8Stream::kPlace[in_16_bits ? pairing(b, quad) : 0][position % 4];
+      const bool split = in_16_bits && (code_[b] >> quad & 1) != 0;
       const int half = split ? w_.value[i] / 2 : 0;
-      *byte = static_cast<uint8_t>(w_.value[i] - half);
-      if (split) byte[width] = static_cast<uint8_t>(half);
+      lane[quad * width + place] = static_cast<uint8_t>(w_.value[i] - half);
+      if (split) extra[ones(code_[b] & ((1u << quad) - 1)) * width + place] = static_cast<uint8_t>(half);
     }
   }
 
@@ -193,6 +220,7 @@ class BlockSteps {
   int shift_;
   int64_t first_, last_;  // columns
   uint8_t* code_;         // [blocks]
+  std::vector<uint16_t> unfit_;  // [blocks], see unfit_quads
 };
 
 template <class T>
@@ -218,6 +246,7 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
   out->code.assign(static_cast<size_t>(out->groups * out->blocks), 0);
   out->offset.push_back(0);
   out->first_window.push_back(0);
+  out->first_plain.push_back(0);
   SlidingSteps steps;
   for (int64_t group = 0; group < out->groups; ++group) {
     uint8_t* code = out->code.data() + group * out->blocks;
@@ -232,9 +261,11 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
       blocks.choose();
       out->bytes.resize(static_cast<size_t>(at + blocks.size()));
       blocks.write(out->bytes.data() + at);
+      if (layout.pairs_in_16_bits) blocks.write_starts(round_up(out->k, 64), &out->plain);
     }
     out->offset.push_back(static_cast<int64_t>(out->bytes.size()));
     out->first_window.push_back(static_cast<int64_t>(out->window.size()));
+    out->first_plain.push_back(static_cast<int64_t>(out->plain.size()));
     // Groups are much alike: with room for one and a half times the first, the rest seldom moves.
     if (group == 0) out->bytes.reserve(static_cast<size_t>(out->offset.back() * out->groups * 3 / 2));
   }

@@ -46,10 +46,10 @@ inline RowRange range_of(const float* x, int64_t k) {
   return range;
 }
 
-// Writes `stride` bytes, a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become,
+// Writes `width` bytes, a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become,
 // which only meets weights of zero. kSigned: z is that of s8, and the bytes are clip(round(x inverse) + z, -128, 127).
 template <class V, bool kSigned>
-inline void fill(const float* x, int64_t k, int64_t stride, const RowScale& row, uint8_t* q) {
+inline void fill(const float* x, int64_t k, int64_t width, const RowScale& row, uint8_t* q) {
   const auto inverse = V::set(row.inverse);
   const auto zero_point = V::set_int(row.zero_point);
   const auto put = [&](int64_t i, typename V::Float v) {
@@ -63,7 +63,7 @@ inline void fill(const float* x, int64_t k, int64_t stride, const RowScale& row,
   int64_t i = 0;
   for (; i + V::kLanes <= k; i += V::kLanes) put(i, V::load(x + i));
   if (i < k) put(i, V::load_first(x + i, k - i)), i += V::kLanes;
-  for (; i < stride; i += V::kLanes) put(i, V::set(0.0f));
+  for (; i < width; i += V::kLanes) put(i, V::set(0.0f));
 }
 
 // Row m of x. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
@@ -71,7 +71,7 @@ template <class V, bool kSigned>
 void quantize_row(const float* x, int64_t m, int64_t k, const QuantizedRows& out) {
   RowScale row = row_scale(range_of<V>(x + m * k, k));
   if (kSigned) row.zero_point -= 128;
-  fill<V, kSigned>(x + m * k, k, out.stride, row, out.q + m * out.stride);
+  fill<V, kSigned>(x + m * k, k, out.width, row, out.q + m * out.stride);
   out.scale[m] = row.scale;
   out.zero_point[m] = row.zero_point;
 }

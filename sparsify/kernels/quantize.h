@@ -40,14 +40,15 @@ inline RowScale row_scale(const RowRange& range) {
   return {inverse, span / 255.0f + range.poison, usable ? static_cast<int32_t>(zero_point) : 0};
 }
 
-// Quantised rows in a thread's arena: q [rows, stride] with zeros from K to stride, then scales and zero points.
+// Quantised rows in a thread's arena: q [rows, stride] with zeros from K to `width`, behind them room for `copies` - 1
+// times as many bytes; then scales and zero points.
 struct QuantizedRows {
   uint8_t* q;
   float* scale;
   int32_t* zero_point;
-  int64_t stride;  // bytes, a multiple of 64
+  int64_t width, stride;  // bytes, multiples of 64
 
-  QuantizedRows(int64_t rows, int64_t k) : stride(round_up(k, kAlignment)) {
+  QuantizedRows(int64_t rows, int64_t k, int64_t copies = 1) : width(round_up(k, kAlignment)), stride(copies * width) {
     q = scratch(rows * (stride + 8) + kAlignment);
     scale = reinterpret_cast<float*>(q + rows * stride);
     zero_point = reinterpret_cast<int32_t*>(scale + rows);
