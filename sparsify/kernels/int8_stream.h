@@ -31,7 +31,7 @@ struct Int8Layout {
   // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so. A plain step chooses among
   // the three ways to pair 4 inputs, for all of its columns at once; where none does, it leaves w / 2 rounded to zero,
   // within +-64, to an extra step, and takes the rest, within +-64. Of normally distributed weights in 768 rows and 8
-  // columns, 26 % of the steps do not fit paired as they stand, 2 % in no way. Only for blocks of 16.
+  // columns, 26 % of the steps do not fit paired as they stand, 7 % in no way. Only for blocks of 16.
   bool pairs_in_16_bits;
 };
 
