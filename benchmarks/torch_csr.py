@@ -6,14 +6,13 @@ itself how long the network took.
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peer import environment
+from benchmarks.turns import Turns
 from models.set_mlp import Layer
 
 PIN = ("torch==2.14.1", "numpy")
@@ -34,23 +33,10 @@ class Network:
             arrays[f"{number}/bias"] = layer.bias
         data = folder / "torch-network.npz"
         np.savez(data, **arrays)  # type: ignore[arg-type]
-        script = Path(__file__).with_name("torch_run.py")
-        self._process = subprocess.Popen(
-            [environment(folder / "torch", PIN), script, data, self._answer],
-            stdin=subprocess.PIPE,  # the process ends when this closes: with the object, or with this process
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def time(self) -> float:
-        """Run once: how many milliseconds it took."""
-        assert self._process.stdin is not None  # pipes
-        assert self._process.stdout is not None
-        print("run", file=self._process.stdin, flush=True)
-        return float(json.loads(self._process.stdout.readline())["ms"])
+        self.turns = Turns(environment(folder / "torch", PIN), "torch_run.py", data, self._answer)
 
     def __call__(self, x: Matrix) -> Matrix:
         """The output [N, batch]; `x` is not looked at."""
-        self.time()
+        self.turns.time()
         found: Matrix = np.load(self._answer)
         return found
