@@ -120,6 +120,8 @@ def optimize(
     budgets = budgets_of(budget)
     if budgets and data is None:
         raise UsageError("a budget can only be held against data", where="--budget", hint="give samples with --data")
+    if measures and data is None:
+        raise UsageError("a metric is measured on data", where="--metric", hint="give samples with --data")
     if parallel is not None and data is None:
         raise UsageError("only work with data is spread", where="--parallel", hint="give samples with --data")
     searches = bool(budgets) and passes is None and level is None

@@ -17,9 +17,10 @@ from sparsify.api import facts
 from sparsify.audit import audit
 from sparsify.budget import parse
 from sparsify.cli import main
+from sparsify.errors import UsageError
 from sparsify.graph import Linear
 from sparsify.rewrite import Choice
-from sparsify.tune import candidates, options
+from sparsify.tune import candidates, options, trials
 from sparsify.tune.candidates import Costs, Kind
 from tests import small
 
@@ -92,6 +93,19 @@ def test_later_plans_name_the_layers_that_were_stepped_down() -> None:
         assert set(trial.stepped_down) <= set(trial.plan)
 
 
+def test_checks_that_see_no_drift_do_not_outweigh_the_drifts_that_were_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trials, "audit", lambda base, _, *rest, **more: audit(base, base, *rest, **more))
+    found = search("relative_l2<=0.1")
+    assert found.trials
+    assert all(trial.passed and trial.usage == 0 for trial in found.trials)
+    options = found.problem.by_name
+    for trial in found.trials:
+        drift = sum(next(o.drift for o in options[name] if o.choice == c) for name, c in trial.plan.items())
+        assert drift <= 2 * 0.1**2
+
+
 def test_the_stock_target_uses_nothing_of_ours() -> None:
     found = search("cosine>=0.9", target="stock")
     assert {choice.format for choice in found.plan.values()} == {"stock-int8"}
@@ -161,6 +175,11 @@ def test_a_metric_of_somebodys_own_is_used_up_and_kept(monkeypatch: pytest.Monke
     assert max(trial["usage"] for trial in trials if trial["passed"]) > 0.5
     again = sparsify.audit(small.mlp(), result.model, DATA, "closeness>=4.6", metrics=[closeness])
     assert again
+
+
+def test_a_metric_needs_data() -> None:
+    with pytest.raises(UsageError, match="a metric is measured on data"):
+        sparsify.optimize(small.mlp(), metrics=[closeness])
 
 
 def test_the_command_line_takes_a_metric_of_somebodys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
