@@ -1,7 +1,7 @@
 """Speed over drift of all-MiniLM-L6-v2: our frontier against what others reach.
 
-    python -m benchmarks.frontier build     our points and those of others; may share the machine; costs come from
-                                            `python -m benchmarks.choice profile`
+    python -m benchmarks.frontier build     our points and those of others; may share the machine; what layers cost and
+                                            drift by is what `python -m benchmarks.choice search` found
     python -m benchmarks.frontier measure   latency and drift of all of them; alone on the machine
 
 One thread, batches of 8 texts of 64 word pieces; who learns and who judges is as in `benchmarks.choice`. All models are
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,11 +27,11 @@ from benchmarks.choice_subjects import SUBJECTS
 from sparsify import modelio, report, runtime, tune
 from sparsify.api import facts
 from sparsify.cli import talk
-from sparsify.tune import costfile, frontier
+from sparsify.rewrite import Choice
+from sparsify.tune import knapsack
 
 SUBJECT = "minilm"
-BUILT = 3  # the effort at which eight points are built
-_FURTHEST = 0.2  # the drift beyond which no point is built: a cosine of about 0.9
+LIMITS = (0.001, 0.003, 0.006, 0.01)  # of summed drifts; the two models of the search are further points
 ITSELF = "onnxruntime fp32"
 _BLOCK = 32  # weights that share a scale: what MatMulNBits' quantiser recommends
 _INT8_SUMS = 4  # accuracy_level: activations as int8, the fastest
@@ -57,21 +56,33 @@ def _folder(side: str) -> Path:
 
 def _build() -> int:
     feeds = SUBJECTS[SUBJECT].search()
+    _build_ours(feeds)
     _build_peers(feeds)
-    costs = costfile.read(choice.folder_of(SUBJECT) / "costs.json")
-    settings = tune.Settings(
-        rows=SUBJECTS[SUBJECT].rows,
-        effort=choice.EFFORT,
-        costs=costs.costs,
-        progress=lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr),
-    )
+    return 0
+
+
+def _build_ours(feeds: list[Any]) -> None:
     base = modelio.load(SUBJECTS[SUBJECT].model())
     learn = feeds[: len(feeds) // 2]
-    swept = [p for p in frontier.points(tune.problem(base, learn, settings)) if p.drift <= _FURTHEST]
-    for number, point in enumerate(frontier.to_build(swept, replace(settings, effort=BUILT))):
-        print(f"point {number}, drift {point.drift:.2g}", file=sys.stderr)
-        modelio.save(frontier.built(base, point, learn, settings), _folder("ours") / f"{number}.onnx")
-    return 0
+    names, options = _options()
+    for limit in LIMITS:
+        taken = knapsack.solve(options, limit)
+        plan = {name: option.choice for name, option in zip(names, taken, strict=True)}
+        print(f"drift {limit:g}", file=sys.stderr)
+        model = base.clone()
+        tune.build(model, tune.pipeline("portable"), plan, learn)
+        modelio.save(model, _folder("ours") / f"drift {limit:g}.onnx")
+
+
+def _options() -> tuple[list[str], list[list[knapsack.Option]]]:
+    """Of each layer, as the report of the search has them."""
+    told = json.loads((choice.folder_of(SUBJECT) / "0.json").read_text())
+    layers = [node for node in told["nodes"] if "alternatives" in node]
+    options = [
+        [knapsack.Option(Choice.parse(a["choice"]), a["ms"], a["drift"]) for a in node["alternatives"]]
+        for node in layers
+    ]
+    return [node["name"] for node in layers], options
 
 
 def _build_peers(feeds: list[Any]) -> None:
@@ -92,7 +103,8 @@ def _build_peers(feeds: list[Any]) -> None:
 def _measure() -> int:
     subject = SUBJECTS[SUBJECT]
     files = {ITSELF: subject.model()}
-    files |= {f"ours {path.stem}": path for path in sorted(_folder("ours").glob("*.onnx"))}
+    files |= {f"ours, {path.stem}": path for path in sorted(_folder("ours").glob("*.onnx"))}
+    files |= {f"ours, {text}": choice.folder_of(SUBJECT) / f"{n}.onnx" for n, text in enumerate(subject.budgets)}
     files |= {path.stem: path for path in sorted(_folder("peers").glob("*.onnx"))}
     sessions = {name: runtime.session(file, threads=1) for name, file in files.items()}
     timings = runtime.interleave(sessions, subject.judge()[:4], runs=30, limit_s=200)
