@@ -24,6 +24,7 @@ from benchmarks.choice_subjects import SUBJECTS, Subject
 from models.fetch import cache_folder
 from sparsify import api, budget, report, runtime
 from sparsify.api import facts
+from sparsify.audit import usermetrics
 from sparsify.cli import talk
 
 PREDICTED = 0.10  # the predicted latency is to be within this share of the measured one
@@ -81,6 +82,8 @@ def _search(name: str) -> int:
 
 def _measure(name: str) -> int:
     subject = SUBJECTS[name]
+    for metric in subject.metrics:
+        usermetrics.load(metric)
     files = {FP32: subject.model(), INT8: subject.int8(folder_of(name) / "int8.onnx")}
     files |= {_name(text): folder_of(name) / f"{number}.onnx" for number, text in enumerate(subject.budgets)}
     judges = subject.judge()
