@@ -33,7 +33,11 @@ from tests.strategies import Layer, layers
 
 onnx_version, runtime_version = Version(onnx.__version__), Version(onnxruntime.__version__)
 # The newest opset that each onnxruntime takes, by its own table of versions.
-NEWEST = next(opset for since, opset in (("1.22", 23), ("1.18", 21), ("1.17", 20)) if runtime_version >= Version(since))
+NEWEST = next(
+    opset
+    for since, opset in (("1.23", 23), ("1.22", 22), ("1.18", 21), ("1.17", 20))
+    if runtime_version >= Version(since)
+)
 OPSETS = [
     opset for opset in (11, 12, 13, 14, 16, 17, 18, 19, 21, 23) if opset <= min(NEWEST, onnx.defs.onnx_opset_version())
 ]
