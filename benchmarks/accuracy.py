@@ -34,6 +34,7 @@ from sparsify.pipeline import Pipeline, parse
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 FP32, INT8 = "fp32", "int8"
+INT8_ONLY = "sparse-int8"
 METHODS = ("magnitude", "wanda", "obs", "auto", "uneven")
 _OPTIONS = {"uneven": "method=auto,uneven=true"}
 
@@ -69,8 +70,7 @@ def rows() -> dict[str, str]:
     for key, task in TASKS.items():
         int8 = ",sparse-int8" if task.int8 else ""
         found[f"{key} {FP32}"] = ""
-        if task.int8:
-            found[f"{key} {INT8}"] = "sparse-int8"
+        found[f"{key} {INT8}"] = INT8_ONLY
         for level in task.levels:
             for method in METHODS:
                 how = _OPTIONS.get(method, f"method={method}") + ("" if task.int8 else ",levels=0")
@@ -112,9 +112,9 @@ def _pruned(task: Task, passes: str, feeds: list[dict[str, Any]]) -> tuple[Any, 
     if not passes:
         return model, {}
     ran = Pipeline(parse(passes)).run(model, sample=feeds[0], calibration=feeds)
-    if any(len(step.changes) != task.layers for step in ran.steps):
-        counts = [len(step.changes) for step in ran.steps]
-        sys.exit(f"error: of {task.layers} linear layers {counts} were changed: {ran.steps[0].refusals[:3]}")
+    counts, wanted = [len(step.changes) for step in ran.steps], task.layers + (task.heads if passes == INT8_ONLY else 0)
+    if any(count != wanted for count in counts):
+        sys.exit(f"error: of {wanted} linear layers {counts} were changed: {ran.steps[0].refusals[:3]}")
     done = [c.facts for c in ran.steps[0].changes]
     errors, surgeon = (
         {c.node: c.facts[name] for c in ran.steps[0].changes if name in c.facts}

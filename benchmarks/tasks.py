@@ -34,8 +34,9 @@ class Task:
         score: figures by name for (answers of the fp32 model, answers), in the order of `columns`.
         columns: name of a figure -> (heading, format).
         layers: linear layers that must all be changed, so that no row is better for having done less.
+        heads: layers that int8 alone changes besides: no pruning touches a weight that is an embedding, too.
         levels: N:64 patterns that are measured.
-        int8: whether rounding to int8 is measured as well; if not, layers stay fp32.
+        int8: whether what was pruned is rounded to int8 as well; if not, it stays fp32.
         setting: what may differ between rows that were measured at different times; the page says where it does.
     """
 
@@ -47,6 +48,7 @@ class Task:
     score: Callable[[Answers, Answers], dict[str, float]]
     columns: Mapping[str, tuple[str, str]]
     layers: int
+    heads: int = 0
     levels: tuple[str, ...] = ("32:64", "24:64", "16:64", "8:64")
     int8: bool = True
     setting: str = ""
@@ -228,9 +230,9 @@ is below .001. cosine: to the fp32 logits, mean.""",
     "smollm2": Task(
         title="SmolLM2-135M: the next token, Brown corpus",
         about=f"""{brown.WINDOWS} windows of {brown.CONTEXT} tokens of {len(brown.CALIBRATION)} samples of the corpus
-calibrate, {brown.JUDGED_WINDOWS} windows of eight other samples are judged. All 210 layers inside the decoder; the
-head is the embedding and stays. The weights were rounded to four bits in blocks of 32 by those who published them;
-here all rows stay fp32.
+calibrate, {brown.JUDGED_WINDOWS} windows of eight other samples are judged. All 210 layers inside the decoder are
+pruned; the head is the embedding and stays, but for the row of int8. The weights were rounded to four bits in blocks of
+32 by those who published them; what is pruned here stays fp32.
 
 * perplexity: exp of the mean loss of a token; its standard error is about 6 %, nearly all of it the text's, which all
   rows share. first 1024: of the first {_FIRST} windows alone.
@@ -241,7 +243,7 @@ here all rows stay fp32.
         score=_perplexity,
         columns={"perplexity": ("perplexity", ".1f"), "first": ("first 1024", ".1f"), "flips": ("flips", ".1%")},
         layers=210,
-        levels=("32:64", "16:64"),
+        heads=1,
         int8=False,
     ),
 }
