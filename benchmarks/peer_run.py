@@ -28,8 +28,18 @@ def main(model: str, out: str, method: str, sparsity: str, data: str) -> None:
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
+    restore_convolutions(onnx.load(model), pruned)
     onnx.save(pruned, out)
     print(json.dumps(facts))
+
+
+def restore_convolutions(base: onnx.ModelProto, pruned: onnx.ModelProto) -> None:
+    """Give `pruned` the convolutions of `base`: it prunes them, too, and offers no choice; nobody else does here."""
+    original = {tensor.name: tensor for tensor in base.graph.initializer}
+    weights = {node.input[1] for node in pruned.graph.node if node.op_type in ("Conv", "ConvTranspose")}
+    for tensor in pruned.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(original[tensor.name])
 
 
 if __name__ == "__main__":
