@@ -34,12 +34,22 @@ def main(model: str, out: str, method: str, sparsity: str, data: str) -> None:
 
 
 def restore_convolutions(base: onnx.ModelProto, pruned: onnx.ModelProto) -> None:
-    """Give `pruned` the convolutions of `base`: it prunes them, too, and offers no choice; nobody else does here."""
-    original = {tensor.name: tensor for tensor in base.graph.initializer}
-    weights = {node.input[1] for node in pruned.graph.node if node.op_type in ("Conv", "ConvTranspose")}
-    for tensor in pruned.graph.initializer:
-        if tensor.name in weights:
-            tensor.CopyFrom(original[tensor.name])
+    """Give `pruned` the convolutions of `base`: it prunes them, too, and offers no choice; nobody else does here.
+
+    Their order is the same in both; names need not be.
+    """
+    before, after = _convolutions(base), _convolutions(pruned)
+    for original, tensor in zip(before, after, strict=True):
+        array = onnx.numpy_helper.to_array(original)
+        kept = onnx.numpy_helper.to_array(tensor)
+        assert np.array_equal(kept, array * (kept != 0)), f"{original.name} is not only pruned in {tensor.name}"
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def _convolutions(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = [node.input[1] for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    return [tensors[name] for name in found if name in tensors]
 
 
 if __name__ == "__main__":
