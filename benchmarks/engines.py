@@ -15,7 +15,8 @@ import argparse
 import logging
 import sys
 import tempfile
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.peer import environment
-from benchmarks.turns import Turns
+from benchmarks.turns import Turns, milliseconds
 from sparsify import kernels, ops, runtime
 from sparsify.cost import operator_model
 from sparsify.formats import encode
@@ -93,25 +94,25 @@ def measure(kind: str, rows: int, sparsity: float, rounds: int) -> dict[str, flo
             )
             ours = _ours(integers, np.full(N, scale, np.float32))
             theirs = runtime.session(folder / "dynamic.onnx", threads=1, native=False)
-        feeds = {session: {session.get_inputs()[0].name: x} for session in (ours, theirs)}
         peers = {
             peer: Turns(
                 environment(RESULTS / peer, pins), "engines_run.py", peer, folder / "model.onnx", folder / "x.npy"
             )
             for peer, pins in PINS.items()
         }
-        took: dict[str, list[float]] = {engine: [] for engine in (OURS, ORT, *peers)}
+        timers = {OURS: _timer(ours, x), ORT: _timer(theirs, x), **{peer: turns.time for peer, turns in peers.items()}}
+        took: dict[str, list[float]] = {engine: [] for engine in timers}
         for _ in range(rounds + 3):
-            for engine, session in ((OURS, ours), (ORT, theirs)):
-                began = time.perf_counter()
-                session.run(None, feeds[session])
-                took[engine].append(1e3 * (time.perf_counter() - began))
-            for engine, turns in peers.items():
-                took[engine].append(turns.time())
+            for engine, timer in timers.items():
+                took[engine].append(timer())
     for peer, turns in peers.items():
         if turns.difference is None or turns.difference > _TOLERANCES[kind]:
             print(f"warning: {peer} is off by {turns.difference}: {kind}, {rows} rows, {sparsity:.0%}", file=sys.stderr)
     return {engine: median(times[3:]) for engine, times in took.items()}
+
+
+def _timer(session: Any, x: Array) -> Callable[[], float]:
+    return partial(milliseconds, partial(session.run, None, {session.get_inputs()[0].name: x}))
 
 
 def _integers(weight: Array, sparsity: float) -> tuple[Array, np.float32]:
@@ -158,6 +159,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, Array], rows: int) 
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, size]) for name, size in (("X", K), ("Y", N)))
     graph = helper.make_graph(nodes, "layer", [x], [y], tensors)
+    # The oldest of the engines takes no newer opset and version of the format.
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 

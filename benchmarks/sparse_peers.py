@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 import sparsify
 from benchmarks import mkl, torch_csr
+from benchmarks.turns import milliseconds
 from models import set_mlp
 from models.digits import to_onnx
 from sparsify import kernels, modelio, passes, runtime
@@ -95,6 +96,10 @@ def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
     runs = contenders(x)
     fed = {name: np.ascontiguousarray(x.T) if name.endswith("transposed") else x for name in runs}
     expected = next(iter(runs.values()))(x)
+    timers: dict[str, Callable[[], float]] = {
+        name: run.turns.time if isinstance(run, torch_csr.Network) else partial(milliseconds, partial(run, fed[name]))
+        for name, run in runs.items()
+    }
     took: dict[str, list[float]] = {name: [] for name in runs}
     facts: dict[str, dict[str, float]] = {}
     with threadpool_limits(limits=1):
@@ -103,19 +108,11 @@ def measure(batch: int, rounds: int) -> dict[str, dict[str, float]]:
             y = y.T if name.endswith("transposed") else y
             facts[name] = {"difference": float(np.abs(y - expected).max() / np.abs(expected).max())}
         for _ in range(rounds):
-            for name, run in runs.items():
-                took[name].append(_milliseconds(run, fed[name]))
+            for name, timer in timers.items():
+                took[name].append(timer())
     for name, times in took.items():
         facts[name] |= dict(zip(("p25", "ms", "p75"), np.percentile(times, (25, 50, 75)).tolist(), strict=True))
     return facts
-
-
-def _milliseconds(run: Run, x: Matrix) -> float:
-    if isinstance(run, torch_csr.Network):
-        return run.turns.time()
-    began = time.perf_counter()
-    run(x)
-    return 1e3 * (time.perf_counter() - began)
 
 
 def page(found: dict[int, dict[str, dict[str, float]]], rounds: int) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """How long `run` takes, in this process."""
+    began = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - began)
 
 
 class Turns:

@@ -71,9 +71,8 @@ def _add_layer(model: ir.Model, x: ir.Value, layer: Layer, number: int) -> ir.Va
         operator = ops.Operator(ops.Values.FP32, Encoding.COLUMNS, _ACTIVATIONS[activation])
         ops.add_operator(model, operator)
         return _append(graph, (ops.DOMAIN, operator.name), inputs, name, width)
-    if activation is None:
-        return _append(graph, ("", "Gemm"), inputs, name, width)
-    return _append(graph, ("", activation), [_append(graph, ("", "Gemm"), inputs, f"{name}.gemm", width)], name, width)
+    y = _append(graph, ("", "Gemm"), inputs, f"{name}.gemm" if activation else name, width)
+    return _append(graph, ("", activation), [y], name, width) if activation else y
 
 
 def _append(graph: ir.Graph, operator: tuple[str, str], inputs: list[ir.Value], name: str, width: int) -> ir.Value:
