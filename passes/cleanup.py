@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,11 +83,11 @@ class Cleanup(Pass):
 
     def _steps(self, model: ir.Model) -> Iterator[_Step]:
         yield "inlining of functions with linear layers", lambda: common.InlinePass(_with_products(model)), _never
-        yield "constant folding", self._fold, _never
+        yield "constant folding", self._fold, _doubled
         yield "identity elimination", common.IdentityEliminationPass, _renames
         yield "lifting of constants", lambda: common.LiftConstantsToInitializersPass(size_limit=1), _never
         yield "deduplication of initializers", common.DeduplicateInitializersPass, _never
-        yield "common subexpressions", common.CommonSubexpressionEliminationPass, _random
+        yield "common subexpressions", common.CommonSubexpressionEliminationPass, _unmergeable
         yield "unused nodes", common.RemoveUnusedNodesPass, _never
         yield "unused functions", common.RemoveUnusedFunctionsPass, _never
 
@@ -146,10 +147,19 @@ def _never(_: ir.Model) -> str:
     return ""
 
 
-def _random(model: ir.Model) -> str:
+def _unmergeable(model: ir.Model) -> str:
     # onnx_ir knows some of them; Bernoulli and Dropout in training mode would become one.
-    found = sorted({node.op_type for node in nodes(model)} & _RANDOM)
-    return f"the model holds {', '.join(found)}" if found else ""
+    if found := sorted({node.op_type for node in nodes(model)} & _RANDOM):
+        return f"the model holds {', '.join(found)}"
+    return _doubled(model)
+
+
+def _doubled(model: ir.Model) -> str:
+    # onnx_ir would define such an output twice, or rename it in one of its places.
+    for graph in model.graphs():
+        if twice := next((v for v, times in Counter(graph.outputs).items() if times > 1), None):
+            return f"`{twice.name}` is an output twice"
+    return ""
 
 
 def _renames(model: ir.Model) -> str:
@@ -164,7 +174,7 @@ def _renames(model: ir.Model) -> str:
             return f"`{source.name}` and `{node.outputs[0].name}` are outputs of the same value"
         if source.graph is not node.graph:
             return f"the subgraph output `{node.outputs[0].name}` is a value of the outer scope"
-    return ""
+    return _doubled(model)
 
 
 @dataclass(frozen=True, eq=False)
