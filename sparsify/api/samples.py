@@ -16,7 +16,8 @@ from sparsify import data as feeds
 from sparsify.errors import InputError
 
 Feed = dict[str, npt.NDArray[Any]]
-DEADLINE_S = 60.0  # of a run on made-up numbers, for a model of up to 1 GB; each further takes as long again
+# Processor time of a run on made-up numbers, for a model of up to 1 GB; each further takes as long again.
+DEADLINE_S = 60.0
 INVENTED = 16  # feeds; with fewer than ten, intervals say little
 _MADE_UP = (
     "the inputs were made up in the shapes that the model declares; where it takes others, give samples with --data"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +26,7 @@ Session: TypeAlias = onnxruntime.InferenceSession
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 _TAKES_FOLDERS = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 21)
+_GLANCE_S = 0.05  # between two looks at how long a run has taken
 _FATAL = 4  # onnxruntime's log severity: what is less is raised too
 _REFUSALS = tuple(
     getattr(native_errors, name)
@@ -96,7 +99,8 @@ def run(session: Session, feed: Mapping[str, Array], *, limit_s: float | None = 
     Args:
         session: of one model.
         feed: its inputs.
-        limit_s: seconds after which onnxruntime is stopped, between two nodes; not for models that run in stages.
+        limit_s: seconds of processor time of the calling thread after which onnxruntime is stopped, between two nodes;
+            by the clock where the system does not count them. Not for models that run in stages.
 
     Raises:
         InputError: an input is missing, onnxruntime fails on this feed, or does not come to an end.
@@ -112,17 +116,36 @@ def run(session: Session, feed: Mapping[str, Array], *, limit_s: float | None = 
 
 def _run_within(session: Session, inputs: Feed, limit_s: float) -> list[Any]:
     options = onnxruntime.RunOptions()
-    alarm = threading.Timer(limit_s, lambda: setattr(options, "terminate", True))
-    alarm.start()
+    ended = threading.Event()
+    now = _clock()
+    end = now() + limit_s
+
+    def watch() -> None:
+        while (left := end - now()) > 0:
+            if ended.wait(max(left, _GLANCE_S)):  # by the clock it takes as long, or longer
+                return
+        options.terminate = True
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         values: list[Any] = session.run(None, inputs, options)
     except _REFUSALS:
         if options.terminate:
-            raise InputError(f"the model does not come to an end within {limit_s:.0f} s", where="a feed") from None
+            what = f"the model does not come to an end within {limit_s:.0f} s of processor time"
+            raise InputError(what, where="a feed") from None
         raise
     finally:
-        alarm.cancel()
+        ended.set()
+        watcher.join()
     return values
+
+
+def _clock() -> Callable[[], float]:
+    """Processor time of the calling thread for others to read: this thread computes, too, while a session runs."""
+    if not hasattr(time, "pthread_getcpuclockid"):  # macOS, Windows
+        return time.monotonic
+    return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
 
 
 def session_inputs(session: Session, feed: Mapping[str, Array]) -> Feed:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,6 +138,25 @@ def operator_model() -> ir.Model:
     encoded = formats.encode(np.eye(4, dtype=np.float32))
     operator = ops.Operator(ops.Values.FP32, encoded.encoding, ops.Activation.NONE)
     return cost.operator_model(4, ops.inputs_of(encoded, np.zeros(4, np.float32), None), operator)
+
+
+class Waiting:
+    """A session that lets the clock go on, and computes nothing."""
+
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    def get_outputs(self) -> list[Any]:
+        return [onnx.ValueInfoProto(name="stopped")]
+
+    def run(self, _: object, __: object, options: Any) -> list[bool]:
+        time.sleep(0.5)
+        return [options.terminate]
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="threads are timed by the clock here")
+def test_a_limit_is_of_processor_time():
+    assert not runtime.run(Waiting(), {}, limit_s=0.1)["stopped"]
 
 
 def test_our_operators_run_with_and_without_our_kernels():
