@@ -11,7 +11,7 @@ class ExitStatus(IntEnum):
 
     OK = 0
     REFUSED = 1  # the verdict is no: drift over budget, or nothing gained under --strict
-    USAGE = 2  # the command line cannot be understood
+    USAGE = 2  # the command line cannot be understood, or what it asks for cannot be written
     BAD_INPUT = 3  # the model or the data cannot be used
     BUG = 4  # ours
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,6 +20,7 @@ from sparsify.errors import ExitStatus, SparsifyError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 UNREAD = 141  # 128 + SIGPIPE
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ISSUES = "the project's issue tracker"
 
 # Typer up to 0.2x stands on click, later ones carry a copy of it: what both raise is the base of BadParameter.
@@ -65,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
             raise  # not rich's nor Typer's answer to a closed pipe
         return _unread()
+    except OSError as error:
+        return _full(error)
     return status
 
 
@@ -77,6 +82,8 @@ def _run(given: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return _full(error)
         return _explain(error)
     except KeyboardInterrupt:
         return _interrupted()
@@ -103,9 +110,24 @@ def _explain(error: Exception) -> int:
 
 def _unread() -> int:
     """Whoever read has read enough, as `head` does: end without a word, as programs do that SIGPIPE ends."""
-    with contextlib.suppress(OSError):  # what is still to be flushed goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _mute()
     return UNREAD
+
+
+def _full(error: OSError) -> int:
+    """What was written, on the standard output or into scratch files, found no room."""
+    _mute()
+    complain(
+        f"error: cannot write: {error.strerror or error}\n\nhint: make room where the standard output, the result and "
+        f"scratch files ({tempfile.gettempdir()}) go"
+    )
+    return int(ExitStatus.USAGE)
+
+
+def _mute() -> None:
+    """Let what is still to be flushed go nowhere: the interpreter would fail at it once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> int:

@@ -176,7 +176,7 @@ def _step(one: Pass, model: ir.Model, verifier: Verifier, size: int, road: tuple
     start = time.perf_counter()
     try:
         done = cast(Report, one(model))
-    except SparsifyError:
+    except (SparsifyError, OSError):  # no disk is a pass's fault
         raise
     except Exception as error:
         raise _blame(one, road, f"failed with {type(error).__name__}: {error}") from error
