@@ -51,7 +51,8 @@ inline void permuted_step(const uint8_t* w, const uint8_t* q, int64_t stride, Su
     weight[g] = _mm512_load_si512(w + kWidth + 64 * g);
   }
   for (int r = 0; r < R; ++r) {
-    const __m512i x = _mm512_loadu_si512(q + r * stride);
+    __m512i x = _mm512_loadu_si512(q + r * stride);
+    asm("" : "+v"(x));  // one load for both groups: GCC would make it an operand of each permute, and loads are scarce
     for (int g = 0; g < G; ++g) {
       acc[g][r] = _mm512_dpbusd_epi32(acc[g][r], _mm512_permutexvar_epi8(position[g], x), weight[g]);
     }
@@ -97,7 +98,7 @@ class Int8Permute final : public Product {
     const QuantizedRows quantized(rows, k_);
     const int64_t some = rows_of_task(k_);
     const auto quantize = [&](int64_t task) {
-      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) quantize_row(x, m, quantized);
+      quantize_rows(x, task * some, std::min((task + 1) * some, rows), quantized);
     };
 
     // A task is a block of rows times a chunk of pairs.
@@ -118,11 +119,19 @@ class Int8Permute final : public Product {
  private:
   int groups(int64_t pair) const { return n_ - pair * kPair > kGroup ? 2 : 1; }
 
-  void quantize_row(const float* x, int64_t m, const QuantizedRows& out) const {
-    const RowScale row = row_scale(range_avx512(x + m * k_, k_));
-    fill_avx512(x + m * k_, k_, out.stride, row, out.q + m * out.stride);
-    out.scale[m] = row.scale;
-    out.zero_point[m] = row.zero_point;
+  // A few rows at a time: what lies between the two passes is a chain of some 100 cycles a row.
+  void quantize_rows(const float* x, int64_t first, int64_t last, const QuantizedRows& out) const {
+    constexpr int64_t kAtOnce = 4;
+    for (int64_t m = first; m < last; m += kAtOnce) {
+      const int64_t count = std::min(kAtOnce, last - m);
+      RowScale row[kAtOnce];
+      for (int64_t i = 0; i < count; ++i) row[i] = row_scale(range_avx512(x + (m + i) * k_, k_));
+      for (int64_t i = 0; i < count; ++i) {
+        fill_avx512(x + (m + i) * k_, k_, out.stride, row[i], out.q + (m + i) * out.stride);
+        out.scale[m + i] = row[i].scale;
+        out.zero_point[m + i] = row[i].zero_point;
+      }
+    }
   }
 
   template <int R, int G>
@@ -147,25 +156,30 @@ class Int8Permute final : public Product {
   void finish(const Sums<R, G>& acc, int64_t c, const QuantizedRows& in, int64_t m, const float* residual,
               float* y) const {
     const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
+    // Copies: for all that the compiler knows, a store could change what stands behind `this` and `in`.
+    const int64_t n = n_;
+    const __m512 least = least_;
+    const float* row_scale = in.scale + m;
+    const int32_t* zero_point = in.zero_point + m;
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512i sum = _mm512_load_si512(stream_.column_sum.get() + c);
       const __m512 scale = _mm512_load_ps(stream_.scale.get() + c), bias = _mm512_load_ps(stream_.bias.get() + c);
-      const __mmask16 inside = first_lanes(n_ - c);
-      float* out = y + m * n_ + c;
+      const __mmask16 inside = first_lanes(n - c);
+      float* out = y + m * n + c;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m512i shift = _mm512_mullo_epi32(sum, _mm512_set1_epi32(in.zero_point[m + r]));
+        const __m512i shift = _mm512_mullo_epi32(sum, _mm512_set1_epi32(zero_point[r]));
         const __m512 total = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[g][r], shift));
-        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(total, _mm512_set1_ps(in.scale[m + r])), scale);
-        _mm512_mask_storeu_ps(out + r * n_, inside, _mm512_max_ps(least_, _mm512_add_ps(v, bias)));
+        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(total, _mm512_set1_ps(row_scale[r])), scale);
+        _mm512_mask_storeu_ps(out + r * n, inside, _mm512_max_ps(least, _mm512_add_ps(v, bias)));
       }
       if (!longer && residual == nullptr) continue;
       for (int r = 0; r < R; ++r) {
-        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n_);
+        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n);
         if (longer) v = activate<Avx512Lanes>(v, activation_);
-        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + (m + r) * n_ + c));
-        _mm512_mask_storeu_ps(out + r * n_, inside, v);
+        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + (m + r) * n + c));
+        _mm512_mask_storeu_ps(out + r * n, inside, v);
       }
     }
   }
