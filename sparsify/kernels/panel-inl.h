@@ -5,9 +5,9 @@
 // weights cost what their non-zeros cost. AVX2: 8 sums, the weight and a memory operand: FMA ports (two a cycle) and
 // load ports (two a cycle) are both full. NEON: 16 sums of 32 registers, a load (half an LDP) an FMA.
 //
-// Rounding, float: one FMA a non-zero and, with few rows, sums of up to 4 chains of them. In a block of n non-zeros no
-// product passes more than n roundings (n / 4 FMAs, n mod 4 more in the first chain, 3 sums; below 4 the chains are
-// empty and adding 0 is exact): |error| <= gamma_(nnz + 1) sum |x w|, as in any order of summation.
+// Rounding, float: one FMA a non-zero and, with few rows, sums of up to 8 chains of them. In a block of n non-zeros no
+// product passes more than n roundings (of C chains: n / C FMAs, n mod C more in the first chain, C - 1 sums; below C
+// the chains are empty and adding 0 is exact): |error| <= gamma_(nnz + 1) sum |x w|, as in any order of summation.
 //
 // int8 (kInteger): the panel holds q - z, integers within +-255, as floats. Sums of at most kMostExact products with
 // weights within +-128 stay within 2^24: every FMA is exact and the sum is the integer sum((q - z) w) that the
@@ -106,7 +106,7 @@ class Panel final : public Product {
   // Adds the products of one chunk of columns with a panel of R * kLanes lanes to `sum`.
   template <int R>
   void accumulate(int64_t chunk, const float* panel, float (&sum)[kChunk][kLanes * R]) const {
-    constexpr int kChains = R < 4 ? 4 / R : 1;  // an FMA takes 4 cycles: fewer than 4 in flight would wait
+    constexpr int kChains = R < 8 ? 8 / R : 1;  // an FMA takes 4 cycles and two start in each: fewer would wait
     const float* value = weights_.value.get() + weights_.offset[chunk];
     const uint8_t* row = weights_.row.get() + weights_.offset[chunk];
     const PanelWeights::Run* run = weights_.run.get() + chunk * weights_.blocks * kChunk;
@@ -146,21 +146,40 @@ class Panel final : public Product {
     }
     accumulate<R>(chunk, header + kTokens, sum);
 
+    // Where rows of y lie a multiple of 4 KB apart all share the same sets of L1, of 8 to 12 ways: stores to more rows
+    // than that drive each other out before they are done (N = 3072, Zen 5: 16 rows at once take 1.4 times as long as 4).
+    const int64_t at_once = weights_.n % 1024 == 0 ? 4 : kLanes;
     const int64_t first = chunk * kChunk, columns = std::min(kChunk, weights_.n - first);
-    for (int64_t c = 0; c < columns; c += kLanes) {
-      const auto scale = V::load(weights_.scale.data() + first + c), bias = V::load(weights_.bias.data() + first + c);
-      for (int64_t m = 0; m < rows; m += kLanes) {
+    alignas(64) float turned[kLanes][kChunk];
+    for (int64_t m = 0; m < rows; m += kLanes) {
+      for (int64_t c = 0; c < columns; c += kLanes) {
         typename V::Float v[kLanes];
         for (int i = 0; i < kLanes; ++i) v[i] = V::load(sum[c + i] + m);
         V::transpose(v);
-        for (int64_t i = 0; i < std::min<int64_t>(kLanes, rows - m); ++i) {
-          if constexpr (kInteger) v[i] = V::mul(V::mul(v[i], V::set(header[m + i])), scale);
-          auto out = activate<V>(V::add(v[i], bias), activation_);
-          const int64_t at = (m + i) * weights_.n + first + c;
-          if (residual != nullptr) out = V::add(out, V::load_first(residual + at, columns - c));
-          V::store_first(y + at, columns - c, out);
+        for (int i = 0; i < kLanes; ++i) V::store(&turned[i][c], v[i]);
+      }
+      const int64_t end = std::min<int64_t>(kLanes, rows - m);
+      for (int64_t i = 0; i < end; i += at_once) {
+        const int64_t at = (m + i) * weights_.n + first;
+        for (int64_t c = 0; c < columns; c += kLanes) {
+          finish(&turned[i][c], header + m + i, std::min(at_once, end - i), first + c,
+                 residual == nullptr ? nullptr : residual + at + c, y + at + c);
         }
       }
+    }
+  }
+
+  // Bias, activation, residual, store: rows of kLanes columns from `column` on.
+  void finish(const float* sums, const float* scales, int64_t rows, int64_t column, const float* residual,
+              float* y) const {
+    const int64_t n = weights_.n, columns = n - column;
+    const auto scale = V::load(weights_.scale.data() + column), bias = V::load(weights_.bias.data() + column);
+    for (int64_t i = 0; i < rows; ++i) {
+      auto v = V::load(sums + i * kChunk);
+      if constexpr (kInteger) v = V::mul(V::mul(v, V::set(scales[i])), scale);
+      v = activate<V>(V::add(v, bias), activation_);
+      if (residual != nullptr) v = V::add(v, V::load_first(residual + i * n, columns));
+      V::store_first(y + i * n, columns, v);
     }
   }
 
