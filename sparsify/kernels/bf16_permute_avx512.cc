@@ -1,13 +1,13 @@
 // bf16 W by register permutes, for AVX-512 with BF16.
 //
-// Lanes are 16 output columns, a column group. A block of 64 inputs of one rounded row is two zmm
-// registers, low and high. One step serves 2 non-zeros of each column of the group:
+// Lanes are 16 output columns, a column group. One step serves 2 non-zeros of each column of the group, from a window of
+// 32 or 64 inputs of one rounded row:
 //
-//   vpermw      t = low[positions], or high[positions]     32 stored 5-bit positions
-//   vpermi2w    or t = {low, high}[positions]              6-bit positions
-//   vdpbf16ps   acc += t * weights                         2 products a lane, summed in float32
+//   vpermw      t = x[positions]               32 stored 5-bit positions: a narrow step
+//   vpermi2w    or t = {x, next}[positions]    6-bit positions: a wide step
+//   vdpbf16ps   acc += t * weights             2 products a lane, summed in float32
 //
-// bf16_stream.h says which steps a block takes; one without permutes, for dense blocks, broadcasts a pair of inputs.
+// bf16_stream.h says which steps a pair of groups takes; one without permutes, for dense blocks, broadcasts two inputs.
 //
 // A tile is 8 rows by 2 groups: 16 accumulators; one load of x feeds both groups, one load of weights 8 rows. With
 // fewer than 4 rows steps go to several accumulators in turn: vdpbf16ps has a latency of 6 cycles.
@@ -30,7 +30,8 @@ namespace sparsify {
 namespace {
 
 constexpr int64_t kBlock = Bf16Stream::kBlock, kPair = Bf16Stream::kPair, kGroup = Bf16Stream::kGroup;
-constexpr int64_t kStep = Bf16Stream::kStep;
+constexpr int64_t kWidth = Bf16Stream::kWidth;
+constexpr int64_t kRegister = 32;  // numbers
 constexpr int64_t kRows = 8;  // of a tile
 constexpr int64_t kTaskRows = 128;
 
@@ -45,58 +46,56 @@ inline void plain_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sum
     int32_t two;
     std::memcpy(&two, x + r * stride, sizeof two);
     for (int g = 0; g < G; ++g) {
-      const __m512i weight = _mm512_load_si512(w + kStep * g);
+      const __m512i weight = _mm512_load_si512(w + kRegister * g);
       acc[g][r] = _mm512_dpbf16_ps(acc[g][r], as_bf16(_mm512_set1_epi32(two)), as_bf16(weight));
     }
   }
 }
 
-// kBoth: positions in both registers of the block at x, else in the one at x.
-template <bool kBoth, int R, int G>
+// The window at x, aligned to 16 bytes.
+template <bool kWide, int R, int G>
 inline void permuted_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sums<R, G>& acc) {
   __m512i position[G], weight[G];
   for (int g = 0; g < G; ++g) {
-    position[g] = _mm512_load_si512(w + 2 * kStep * g);
-    weight[g] = _mm512_load_si512(w + 2 * kStep * g + kStep);
+    position[g] = _mm512_load_si512(w + kRegister * g);
+    weight[g] = _mm512_load_si512(w + kWidth + kRegister * g);
   }
   for (int r = 0; r < R; ++r) {
-    const __m512i low = _mm512_load_si512(x + r * stride);
+    __m512i low = _mm512_loadu_si512(x + r * stride), high = low;
+    if constexpr (kWide) high = _mm512_loadu_si512(x + r * stride + kRegister);
+    hold(low);
+    if constexpr (kWide) hold(high);
     for (int g = 0; g < G; ++g) {
-      __m512i t;
-      if constexpr (kBoth) {
-        t = _mm512_permutex2var_epi16(low, position[g], _mm512_load_si512(x + r * stride + kStep));
-      } else {
-        t = _mm512_permutexvar_epi16(position[g], low);
-      }
+      const __m512i t = kWide ? _mm512_permutex2var_epi16(low, position[g], high)
+                              : _mm512_permutexvar_epi16(position[g], low);
       acc[g][r] = _mm512_dpbf16_ps(acc[g][r], as_bf16(t), as_bf16(weight[g]));
     }
   }
 }
 
-// `count` steps, step i to acc[i % C]; returns the end of their weights.
-template <bool kBoth, int R, int G, int C>
-inline const uint16_t* permuted_steps(int count, const uint16_t* w, const uint16_t* x, int64_t stride,
-                                      Sums<R, G> (&acc)[C]) {
-  int i = 0;
+// `count` steps whose windows start at `window`, step i to acc[i % C].
+template <bool kWide, int R, int G, int C>
+inline void sliding_steps(int64_t count, const uint32_t* window, const uint16_t* w, const uint16_t* x, int64_t stride,
+                          Sums<R, G> (&acc)[C]) {
+  int64_t i = 0;
   for (; i + C <= count; i += C) {
-    for (int c = 0; c < C; ++c, w += 2 * kStep * G) permuted_step<kBoth, R, G>(w, x, stride, acc[c]);
+    for (int c = 0; c < C; ++c, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + window[i + c], stride, acc[c]);
   }
-  for (; i < count; ++i, w += 2 * kStep * G) permuted_step<kBoth, R, G>(w, x, stride, acc[0]);
-  return w;
+  for (; i < count; ++i, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + window[i], stride, acc[0]);
 }
 
-// acc[c][g][r] += rows r of x times group g, over all blocks, for any c. `w` is this tile's stream.
+// The steps of all blocks, in turn to every acc[c].
 template <int R, int G, int C>
-inline void accumulate(const Bf16Steps* steps, int64_t blocks, const uint16_t* w, const uint16_t* x, int64_t stride,
-                       Sums<R, G> (&acc)[C]) {
+inline void block_steps(const uint8_t* code, int64_t blocks, const uint16_t* w, const uint16_t* x, int64_t stride,
+                        Sums<R, G> (&acc)[C]) {
   for (int64_t b = 0; b < blocks; ++b, x += kBlock) {
-    const Bf16Steps s = steps[b];
-    for (int i = 0; i < s.plain; i += C) {
-      for (int c = 0; c < C; ++c, w += kStep * G) plain_step<R, G>(w, x + 2 * (i + c), stride, acc[c]);
+    if (code[b] == Bf16Stream::kPlain) {
+      for (int i = 0; i < kBlock / 2; i += C) {
+        for (int c = 0; c < C; ++c, w += kWidth) plain_step<R, G>(w, x + 2 * (i + c), stride, acc[c]);
+      }
+      continue;
     }
-    w = permuted_steps<false, R, G, C>(s.low, w, x, stride, acc);
-    w = permuted_steps<false, R, G, C>(s.high, w, x + kStep, stride, acc);
-    w = permuted_steps<true, R, G, C>(s.both, w, x, stride, acc);
+    for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) permuted_step<true, R, G>(w, x, stride, acc[i % C]);
   }
 }
 
@@ -132,11 +131,13 @@ class Bf16Permute final : public Product {
   int64_t bytes() const override { return w_.bytes(); }
 
  private:
+  int groups(int64_t pair) const { return w_.n - pair * kPair > kGroup ? 2 : 1; }
+
   // Rounds x [K] to out [stride] and returns the row's poison.
   float round_row(const float* x, uint16_t* out, int64_t stride) const {
     const __m512i exponent = _mm512_set1_epi16(0x7F80);
     __mmask32 infinite = 0;
-    for (int64_t i = 0; i < stride; i += kStep) {
+    for (int64_t i = 0; i < stride; i += kRegister) {
       const __m512 low = _mm512_maskz_loadu_ps(first_lanes(std::max<int64_t>(w_.k - i, 0)), x + i);
       const __m512 high = _mm512_maskz_loadu_ps(first_lanes(std::max<int64_t>(w_.k - i - 16, 0)), x + i + 16);
       const auto bits = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
@@ -144,6 +145,18 @@ class Bf16Permute final : public Product {
       _mm512_store_si512(out + i, bits);
     }
     return infinite != 0 ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  }
+
+  template <int R, int G, int C>
+  void accumulate(int64_t pair, const uint16_t* x, int64_t stride, Sums<R, G> (&acc)[C]) const {
+    const uint16_t* w = w_.data.data() + w_.offset[pair];
+    const uint32_t* window = w_.window.data() + w_.first_window[pair];
+    const int64_t count = w_.first_window[pair + 1] - w_.first_window[pair];
+    switch (w_.kind[pair]) {
+      case Bf16Stream::Kind::kNarrow: return sliding_steps<false, R, G, C>(count, window, w, x, stride, acc);
+      case Bf16Stream::Kind::kWide: return sliding_steps<true, R, G, C>(count, window, w, x, stride, acc);
+      default: block_steps<R, G, C>(w_.code.data() + pair * w_.blocks, w_.blocks, w, x, stride, acc);
+    }
   }
 
   template <int R, int G>
@@ -155,8 +168,7 @@ class Bf16Permute final : public Product {
         for (int r = 0; r < R; ++r) acc[c][g][r] = c == 0 ? _mm512_set1_ps(in.poison[m + r]) : _mm512_setzero_ps();
       }
     }
-    accumulate<R, G, C>(w_.steps.data() + pair * w_.blocks, w_.blocks, w_.data.get() + w_.offset[pair * w_.blocks],
-                        in.bits + m * in.stride, in.stride, acc);
+    accumulate<R, G, C>(pair, in.bits + m * in.stride, in.stride, acc);
     for (int c = 1; c < C; ++c) {
       for (int g = 0; g < G; ++g) {
         for (int r = 0; r < R; ++r) acc[0][g][r] = _mm512_add_ps(acc[0][g][r], acc[c][g][r]);
@@ -171,28 +183,31 @@ class Bf16Permute final : public Product {
   template <int R, int G>
   void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
     const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
+    // Copies: for all that the compiler knows, a store could change what stands behind `this`.
+    const int64_t n = w_.n;
+    const __m512 least = least_;
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
-      const __mmask16 inside = first_lanes(w_.n - c);
+      const __mmask16 inside = first_lanes(n - c);
+      float* out = y + c;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        _mm512_mask_storeu_ps(y + r * w_.n + c, inside, _mm512_max_ps(least_, _mm512_add_ps(acc[g][r], bias)));
+        _mm512_mask_storeu_ps(out + r * n, inside, _mm512_max_ps(least, _mm512_add_ps(acc[g][r], bias)));
       }
       if (!longer && residual == nullptr) continue;
       for (int r = 0; r < R; ++r) {
-        const int64_t at = r * w_.n + c;
-        __m512 v = _mm512_maskz_loadu_ps(inside, y + at);
+        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n);
         if (longer) v = activate<Avx512Lanes>(v, activation_);
-        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + at));
-        _mm512_mask_storeu_ps(y + at, inside, v);
+        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + r * n + c));
+        _mm512_mask_storeu_ps(out + r * n, inside, v);
       }
     }
   }
 
   template <int R>
   void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
-    w_.groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
+    groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
   }
 
   void tile(int64_t pair, const RoundedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {

@@ -1,48 +1,60 @@
 #include "bf16_stream.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "slide.h"
 
 namespace sparsify {
 namespace {
 
-constexpr int64_t kPair = Bf16Stream::kPair;
+constexpr int64_t kPair = Bf16Stream::kPair, kBlock = Bf16Stream::kBlock, kWidth = Bf16Stream::kWidth;
+constexpr int64_t kPlainSteps = kBlock / 2;  // of a block
 
-// What a step costs, measured on Zen 4 with 8 rows: a plain one is a broadcast and two products.
-constexpr int64_t kPlainCost = 4, kOneCost = 5, kBothCost = 8;
+// What a step costs: with 8 rows 10, 12.5 and 20 on Zen 4, 10, 14 and 18 on Zen 5; with one row 1, 2 and 2.
+constexpr int64_t kPlainCost = 10, kNarrowCost = 15, kWideCost = 19;
 
-// Non-zeros of each column of a pair in the low and in the high half of a block.
-using Counts = uint8_t[2][kPair];
+constexpr SlidingWindow kNarrow{kPair, 32, 8}, kWide{kPair, 64, 32};
 
-// Steps of both halves that are needed beside `low` and `high` ones.
-int64_t both_beside(const Counts& counts, int64_t low, int64_t high) {
-  int64_t most = 0;
-  for (int64_t c = 0; c < kPair; ++c) {
-    const int64_t over = std::max<int64_t>(counts[0][c] - 2 * low, 0) + std::max<int64_t>(counts[1][c] - 2 * high, 0);
-    most = std::max(most, over);
+// Sets `code` [blocks] for the columns [first, last) and returns what all blocks cost.
+int64_t count_blocks(const Csc<uint16_t>& w, int64_t first, int64_t last, int64_t blocks, uint8_t* code) {
+  std::vector<uint8_t> here(static_cast<size_t>(blocks)), fullest(here);
+  for (int64_t c = first; c < last; ++c) {
+    std::fill(here.begin(), here.end(), uint8_t{0});
+    for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) ++here[w.row[i] / kBlock];
+    for (int64_t b = 0; b < blocks; ++b) fullest[b] = std::max(fullest[b], here[b]);
   }
-  return (most + 1) / 2;
+  int64_t cost = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t wide = (fullest[b] + 1) / 2 * kWideCost, plain = kPlainSteps * kPlainCost;
+    code[b] = wide < plain ? static_cast<uint8_t>((fullest[b] + 1) / 2) : Bf16Stream::kPlain;
+    cost += std::min(wide, plain);
+  }
+  return cost;
 }
 
-// Columns with fewer non-zeros in a half than 2 * steps leave slots empty, those with more need steps of both: the best
-// number lies from the fewest to the most of any column.
-Bf16Steps cheapest(const Counts& counts) {
-  int64_t from[2], to[2];
-  for (int half = 0; half < 2; ++half) {
-    from[half] = *std::min_element(counts[half], counts[half] + kPair) / 2;
-    to[half] = (*std::max_element(counts[half], counts[half] + kPair) + 1) / 2;
-  }
-  int64_t least = kPlainCost * Bf16Stream::kPlain;
-  Bf16Steps best{0, 0, 0, Bf16Stream::kPlain};
-  for (int64_t low = from[0]; low <= to[0]; ++low) {
-    for (int64_t high = from[1]; high <= to[1]; ++high) {
-      if (kOneCost * (low + high) >= least) break;
-      const int64_t both = both_beside(counts, low, high), cost = kOneCost * (low + high) + kBothCost * both;
-      if (cost >= least) continue;
-      least = cost;
-      best = {static_cast<uint8_t>(low), static_cast<uint8_t>(high), static_cast<uint8_t>(both), 0};
+// Numbers of a block's steps.
+int64_t size_of(uint8_t code) { return code == Bf16Stream::kPlain ? kPlainSteps * kWidth : code * 2 * kWidth; }
+
+// Writes the steps of the columns [first, last), block by block, to zeros at `data`.
+void write_blocks(const Csc<uint16_t>& w, int64_t first, int64_t last, int64_t blocks, const uint8_t* code,
+                  uint16_t* data) {
+  std::vector<uint16_t*> start;
+  for (int64_t b = 0; b < blocks; data += size_of(code[b++])) start.push_back(data);
+  for (int64_t c = first; c < last; ++c) {
+    int64_t block = -1, slot = 0;
+    for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i, ++slot) {
+      if (w.row[i] / kBlock != block) block = w.row[i] / kBlock, slot = 0;
+      const int64_t position = w.row[i] % kBlock, lane = 2 * (c - first);
+      if (code[block] == Bf16Stream::kPlain) {
+        start[block][position / 2 * kWidth + lane + position % 2] = w.value[i];
+        continue;
+      }
+      uint16_t* to = start[block] + slot / 2 * 2 * kWidth + lane + slot % 2;
+      to[0] = static_cast<uint16_t>(position);
+      to[kWidth] = w.value[i];
     }
   }
-  return best;
 }
 
 }  // namespace
@@ -52,60 +64,48 @@ Bf16Stream::Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_b
       n(w.n),
       blocks((w.k + kBlock - 1) / kBlock),
       pairs((w.n + kPair - 1) / kPair),
+      kind(static_cast<size_t>(pairs)),
+      code(static_cast<size_t>(pairs * blocks)),
+      first_window{0},
+      offset{0},
       bias(aligned<float>(pairs * kPair)) {
   std::fill(bias.get(), bias.get() + pairs * kPair, 0.0f);
   std::copy(given_bias.begin(), given_bias.end(), bias.get());
-  count(w);
-  fill(w);
-}
-
-int64_t Bf16Stream::bytes() const {
-  return 2 * offset.back() + static_cast<int64_t>(steps.size() * (sizeof(Bf16Steps) + 8)) + 4 * pairs * kPair;
-}
-
-void Bf16Stream::count(const Csc<uint16_t>& w) {
-  steps.resize(static_cast<size_t>(pairs * blocks));
-  offset.assign(static_cast<size_t>(pairs * blocks) + 1, 0);
-  std::vector<uint8_t> counts(static_cast<size_t>(blocks) * sizeof(Counts));  // of one pair
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    std::fill(counts.begin(), counts.end(), uint8_t{0});
-    auto* of_block = reinterpret_cast<Counts*>(counts.data());
-    for (int64_t c = pair * kPair; c < std::min((pair + 1) * kPair, n); ++c) {
-      for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) {
-        ++of_block[w.row[i] / kBlock][w.row[i] / kStep % 2][c % kPair];
-      }
-    }
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t at = pair * blocks + b;
-      const Bf16Steps s = steps[at] = cheapest(of_block[b]);
-      offset[at + 1] = offset[at] + kStep * groups(pair) * (2 * (s.low + s.high + s.both) + s.plain);
-    }
+    add_pair(w, pair);
+    first_window.push_back(static_cast<int64_t>(window.size()));
+    offset.push_back(static_cast<int64_t>(data.size()));
+    // Pairs are much alike: with room for one and a half times the first, the rest seldom moves.
+    if (pair == 0) data.reserve(static_cast<size_t>(offset.back() * pairs * 3 / 2));
   }
 }
 
-void Bf16Stream::fill(const Csc<uint16_t>& w) {
-  data = aligned<uint16_t>(offset.back());
-  std::fill(data.get(), data.get() + offset.back(), uint16_t{0});
-  for (int64_t c = 0; c < n; ++c) {
-    const int64_t pair = c / kPair, group = c / kGroup % 2, lane = c % kGroup;
-    int64_t block = -1, slot[3] = {}, end[3] = {};  // of low, high and both
-    for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) {
-      const Bf16Steps s = steps[pair * blocks + w.row[i] / kBlock];
-      if (w.row[i] / kBlock != block) {
-        block = w.row[i] / kBlock;
-        slot[0] = 0;
-        slot[1] = end[0] = 2 * s.low;
-        slot[2] = end[1] = 2 * (s.low + s.high);
-        end[2] = 2 * (s.low + s.high + s.both);
-      }
-      const int64_t position = w.row[i] % kBlock, half = position / kStep, kind = slot[half] < end[half] ? half : 2;
-      const int64_t at = s.plain != 0 ? position : slot[kind]++, width = s.plain != 0 ? kStep : 2 * kStep;
-      const int64_t step = (at / 2 * groups(pair) + group) * width;
-      uint16_t* to = data.get() + offset[pair * blocks + block] + step + 2 * lane + at % 2;
-      if (s.plain == 0) to[0] = static_cast<uint16_t>(kind == 2 ? position : position % kStep);
-      to[s.plain != 0 ? 0 : kStep] = w.value[i];
-    }
+void Bf16Stream::add_pair(const Csc<uint16_t>& w, int64_t pair) {
+  const int64_t first = pair * kPair, last = std::min(first + kPair, n), at = offset.back();
+  uint8_t* codes = code.data() + pair * blocks;
+  int64_t cost = count_blocks(w, first, last, blocks, codes);
+  SlidingSteps narrow, wide;
+  const SlidingSteps* best = nullptr;
+  if (slide(w, first, last, kNarrow, cost / kNarrowCost, &narrow)) {
+    cost = static_cast<int64_t>(narrow.start.size()) * kNarrowCost;
+    best = &narrow;
+    kind[pair] = Kind::kNarrow;
   }
+  if (slide(w, first, last, kWide, cost / kWideCost, &wide)) {
+    best = &wide;
+    kind[pair] = Kind::kWide;
+  }
+  if (best != nullptr) {
+    data.resize(static_cast<size_t>(at) + best->bytes.size() / 2);
+    std::memcpy(data.data() + at, best->bytes.data(), best->bytes.size());
+    window.insert(window.end(), best->start.begin(), best->start.end());
+    return;
+  }
+  int64_t size = 0;
+  for (int64_t b = 0; b < blocks; ++b) size += size_of(codes[b]);
+  data.resize(static_cast<size_t>(at + size));
+  std::fill(data.begin() + at, data.end(), uint16_t{0});
+  write_blocks(w, first, last, blocks, codes, data.data() + at);
 }
 
 }  // namespace sparsify

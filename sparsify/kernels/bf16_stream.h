@@ -1,15 +1,13 @@
 // The layout of bf16 W for kernels that permute registers of 32 inputs, bf16_permute_avx512.cc.
 //
-// Columns stand in pairs of groups of 16, inputs in blocks of 64, the low and the high 32 of which fill a register
-// each. For a pair and a block a column's non-zeros are dealt out to steps of two slots each. A step reads
+// Columns stand in pairs of groups of 16, one float32 lane a column. A step serves 2 non-zeros of every column:
 //
-//   low     the low register     |  positions 0 to 31, one permute
-//   high    the high register    |
-//   both    either               |  positions 0 to 63, a permute of two registers, which costs twice as much (Zen 4)
-//   plain   two neighbouring inputs, the same for all columns: no positions, and then there are no other steps
+//   narrow step   positions [32 columns, 2], weights [32 columns, 2]; a window of 32 inputs, one permute
+//   wide step     the same for a window of 64 inputs: a permute of two registers
+//   plain step    weights [32 columns, 2] of two neighbouring inputs: no positions
 //
-// How many of each is chosen to cost least: columns differ in how their non-zeros spread over the halves of a block,
-// and what is over after steps of one half goes to steps of both.
+// A pair is served by narrow steps that slide along the inputs (slide.h), by wide steps that do, or block by block of
+// 64 inputs: each by wide steps, as many as its fullest column needs, or by plain steps. Whatever costs least.
 #pragma once
 
 #include <cstdint>
@@ -20,30 +18,33 @@
 
 namespace sparsify {
 
-struct Bf16Steps {
-  uint8_t low = 0, high = 0, both = 0, plain = 0;
-};
-
 struct Bf16Stream {
   static constexpr int64_t kBlock = 64;         // inputs
   static constexpr int64_t kGroup = 16;         // columns
   static constexpr int64_t kPair = 2 * kGroup;  // columns
-  static constexpr int64_t kStep = 32;          // numbers of a register
-  static constexpr uint8_t kPlain = 32;         // plain steps of a block
+  static constexpr int64_t kWidth = 2 * kPair;  // numbers of the weights of a step, and of its positions
+  static constexpr uint8_t kPlain = 0x80;
+
+  enum class Kind : uint8_t { kBlocks, kNarrow, kWide };
 
   int64_t k, n, blocks, pairs;
-  std::vector<Bf16Steps> steps;   // [pairs, blocks]
-  std::vector<int64_t> offset;    // [pairs * blocks + 1] into data
-  Aligned<uint16_t> data;         // a step: `groups` times {positions [32], weights [32]}; plain: weights [32] only
-  Aligned<float> bias;            // [pairs * 32], zeros behind the last column
+  std::vector<Kind> kind;             // [pairs]
+  std::vector<uint8_t> code;          // [pairs, blocks] wide steps of a block, or kPlain; for pairs that go by blocks
+  std::vector<uint32_t> window;       // of steps that slide: the first input
+  std::vector<int64_t> first_window;  // [pairs + 1] of a pair in `window`
+  std::vector<int64_t> offset;        // [pairs + 1] of a pair in `data`
+  Numbers<uint16_t> data;
+  Aligned<float> bias;                // [pairs * 32], zeros behind the last column
 
-  explicit Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_bias);
-  int groups(int64_t pair) const { return n - pair * kPair > kGroup ? 2 : 1; }
-  int64_t bytes() const;
+  Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_bias);
+
+  int64_t bytes() const {
+    const auto starts = static_cast<int64_t>(window.size());
+    return 2 * offset.back() + 4 * starts + pairs * (blocks + 17 + 4 * kPair);
+  }
 
  private:
-  void count(const Csc<uint16_t>& w);
-  void fill(const Csc<uint16_t>& w);
+  void add_pair(const Csc<uint16_t>& w, int64_t pair);
 };
 
 }  // namespace sparsify

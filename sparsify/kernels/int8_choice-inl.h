@@ -1,6 +1,6 @@
 // int8 W by the permute kernel of an ISA, and by panels of exact floats where and when those are faster.
 //
-// Without VBMI a permute reaches 16 inputs only, and few of them are of use to every column at once (int8_slide.h):
+// Without VBMI a permute reaches 16 inputs only, and few of them are of use to every column at once (slide.h):
 // the sparser, the fewer. Panels cost an FMA a non-zero. Counted in vector instructions for 16 inputs, 8 columns and a
 // row at AVX2, weights balanced over 64 inputs (docs/kernels.md measures):
 //

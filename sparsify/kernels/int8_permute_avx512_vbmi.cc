@@ -52,7 +52,7 @@ inline void permuted_step(const uint8_t* w, const uint8_t* q, int64_t stride, Su
   }
   for (int r = 0; r < R; ++r) {
     __m512i x = _mm512_loadu_si512(q + r * stride);
-    asm("" : "+v"(x));  // one load for both groups: GCC would make it an operand of each permute, and loads are scarce
+    hold(x);
     for (int g = 0; g < G; ++g) {
       acc[g][r] = _mm512_dpbusd_epi32(acc[g][r], _mm512_permutexvar_epi8(position[g], x), weight[g]);
     }

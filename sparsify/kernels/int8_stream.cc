@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "int8_slide.h"
+#include "slide.h"
 
 namespace sparsify {
 namespace {

@@ -7,7 +7,7 @@
 //   plain step     weights [4 columns] of inputs 4i to 4i + 3 of the block, i = 0, 1, ...
 //   extra step     what a plain step had to leave (see pairs_in_16_bits), behind all blocks of the group
 //
-// A group is served by permute steps that slide along the inputs (int8_slide.h), or block by block: each by permute
+// A group is served by permute steps that slide along the inputs (slide.h), or block by block: each by permute
 // steps, as many as its fullest column needs, or by plain steps. Whatever costs the fewest instructions. This is packing
 // only and compiled for no ISA in particular.
 #pragma once

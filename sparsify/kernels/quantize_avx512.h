@@ -15,7 +15,7 @@ struct RangeLanes {
   __m512 low = _mm512_setzero_ps(), high = _mm512_setzero_ps(), poison = _mm512_setzero_ps();
 
   void add(__m512 v) {
-    asm("" : "+v"(v));  // one load: GCC would make it an operand of all three
+    hold(v);
     low = _mm512_min_ps(low, v);
     high = _mm512_max_ps(high, v);
     poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison);

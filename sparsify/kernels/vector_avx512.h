@@ -11,6 +11,17 @@ namespace {  // included at several ISAs: each object file must keep its own
 // Lanes below `count`; count >= 0.
 inline __mmask16 first_lanes(int64_t count) { return count >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1); }
 
+// Keeps a loaded register a register: GCC makes a load an operand of every instruction that reads it, and where there
+// are three such instructions to a load, loads become what is scarce (two a cycle on Zen 5).
+template <class Register>
+inline void hold(Register& v) {
+#if !defined(SPARSIFY_EMULATE_AVX512)
+  asm("" : "+v"(v));
+#else
+  (void)v;
+#endif
+}
+
 struct Avx512Lanes {
   static constexpr int kLanes = 16;
   using Float = __m512;

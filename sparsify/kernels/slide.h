@@ -1,9 +1,9 @@
-// Permute steps with windows that slide.
+// Permute steps with windows that slide, for weights of int8 and bfloat16.
 //
-// A permute picks from `block` consecutive inputs. With windows in fixed blocks, a step waits for the fullest column of
-// each block; here a window starts at the earliest input that any column still has to multiply, and every column takes
-// its next 4 non-zeros inside, so that columns fall behind and catch up along K. Steps for unstructured weights, over
-// those that hold 4 non-zeros of every column each:
+// A permute picks from a window of consecutive inputs. With windows in fixed blocks, a step waits for the fullest column
+// of each block; here a window starts at the earliest input that any column still has to multiply, and every column
+// takes its next non-zeros inside, 4 of int8 or 2 of bfloat16, so that columns fall behind and catch up along K. Steps
+// for unstructured weights of int8, over those that hold 4 non-zeros of every column each:
 //
 //   zeros, K 768                 50 %   70 %   80 %   90 %
 //   32 columns, blocks of 64     1.30   1.48   1.68   2.05
@@ -23,22 +23,23 @@ namespace sparsify {
 
 struct SlidingWindow {
   int64_t columns;  // that a step serves
-  int64_t inputs;   // of a window, at most 64; a power of 2
+  int64_t inputs;   // of a window, at most 64
   int64_t hop;      // starts are multiples of it; the last window ends at K rounded up to 64
-  // The products of slots 2j and 2j + 1 are summed in 16 bits; see Int8Layout.
-  bool pairs_in_16_bits;
+  // The products of slots 2j and 2j + 1 are summed in 16 bits; see Int8Layout. int8 only.
+  bool pairs_in_16_bits = false;
 };
 
 struct SlidingSteps {
   std::vector<uint32_t> start;  // [steps] first input of a step's window
-  Numbers<uint8_t> bytes;       // [steps, 2, columns, 4] positions in the window, and weights; 0 in empty slots
+  // [steps, 2, columns] times 4 bytes: positions in the window, as wide as weights, and weights; 0 in empty slots
+  Numbers<uint8_t> bytes;
 };
 
 // Whether `a` 255 + `b` 255 is a number of 16 bits for any weights: opposite signs always are.
 inline bool fits_16_bits(int a, int b) { return a + b >= -128 && a + b <= 128; }
 
 // Deals the columns [first, last) of w out to less than `most` steps; false if that many do not do.
-bool slide(const Csc<int8_t>& w, int64_t first, int64_t last, const SlidingWindow& window, int64_t most,
-           SlidingSteps* out);
+template <class T>
+bool slide(const Csc<T>& w, int64_t first, int64_t last, const SlidingWindow& window, int64_t most, SlidingSteps* out);
 
 }  // namespace sparsify
