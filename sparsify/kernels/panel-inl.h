@@ -20,6 +20,7 @@
 
 #include "contract.h"
 #include "epilogue-inl.h"
+#include "few_rows-inl.h"
 #include "panel_weights.h"
 #include "quantize-inl.h"
 
@@ -39,6 +40,11 @@ class Panel final : public Product {
       : weights_(pack_panel(w, epilogue)), activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
+    if constexpr (V::kPicks && !kInteger) {
+      if (rows <= FewRows<V>::most(weights_)) {
+        return FewRows<V>::run(weights_, activation_, x, rows, residual, y, pool);
+      }
+    }
     const int64_t panels = (rows + kTokens - 1) / kTokens;
     const int64_t size = (weights_.k + 1) * kTokens;  // floats: a header, and the panel
     auto* memory = reinterpret_cast<float*>(scratch(panels * size * static_cast<int64_t>(sizeof(float))));

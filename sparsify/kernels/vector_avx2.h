@@ -9,6 +9,7 @@ namespace sparsify {
 namespace {  // included at several ISAs: each object file must keep its own
 
 struct Avx2Lanes {
+  static constexpr bool kPicks = false;
   static constexpr int kLanes = 8;
   using Float = __m256;
   using Int = __m256i;  // int32

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace sparsify {
@@ -23,6 +24,7 @@ inline void hold(Register& v) {
 }
 
 struct Avx512Lanes {
+  static constexpr bool kPicks = true;  // has a Table
   static constexpr int kLanes = 16;
   using Float = __m512;
   using Int = __m512i;  // int32
@@ -62,6 +64,46 @@ struct Avx512Lanes {
     const __m512i positive = _mm512_max_epi32(v, _mm512_setzero_si512());
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(positive));
   }
+
+  static float sum(Float v) { return _mm512_reduce_add_ps(v); }
+
+  static Int load_bytes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Int load_first_bytes(const uint8_t* p, int64_t count) {  // zeros behind them
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(count), p));
+  }
+
+  // Inputs in registers, of which any 16 can be picked.
+  struct Table {
+    static constexpr int64_t kInputs = 128;
+    __m512 part[8];
+
+    // The first `count` inputs at x, which may be less than none, and zeros; a NaN or an infinity among them makes
+    // *poison NaN.
+    Table(const float* x, int64_t count, Float* poison) {
+      for (int64_t i = 0; i < 8; ++i) {
+        part[i] = _mm512_maskz_loadu_ps(first_lanes(std::max<int64_t>(count - 16 * i, 0)), x + 16 * i);
+        *poison = _mm512_fmadd_ps(part[i], _mm512_setzero_ps(), *poison);
+      }
+    }
+
+    // Inputs at bits 0 to 6 of `at`.
+    Float pick(Int at) const {
+      const auto of = [&](int i) { return _mm512_permutex2var_ps(part[i], at, part[i + 1]); };
+      const __mmask16 odd = bit(at, 5);
+      return _mm512_mask_blend_ps(bit(at, 6), _mm512_mask_blend_ps(odd, of(0), of(2)),
+                                  _mm512_mask_blend_ps(odd, of(4), of(6)));
+    }
+
+    // The same for 256 inputs, at bits 0 to 7.
+    static Float pick_of_two(const Table& low, const Table& high, Int at) {
+      return _mm512_mask_blend_ps(bit(at, 7), low.pick(at), high.pick(at));
+    }
+
+   private:
+    static __mmask16 bit(Int v, int i) { return _mm512_test_epi32_mask(v, _mm512_set1_epi32(1 << i)); }
+  };
 
   // out[j][i] = in[i][j]: four rounds of 16 shuffles.
   static void transpose(Float (&v)[16]) {

@@ -10,6 +10,7 @@ namespace sparsify {
 namespace {  // included at several ISAs: each object file must keep its own
 
 struct NeonLanes {
+  static constexpr bool kPicks = false;
   static constexpr int kLanes = 4;
   using Float = float32x4_t;
   using Int = int32x4_t;

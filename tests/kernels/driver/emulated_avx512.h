@@ -152,9 +152,23 @@ inline __m512i permute(__m512i index, __m512i a) {
   return fill<__m512i, T>([&](int i) { return x.at[p.at[i] % x.count]; });
 }
 
-inline __m512i permute_two(__m512i a, __m512i index, __m512i b) {
-  const auto x = lanes<uint16_t>(a), p = lanes<uint16_t>(index), y = lanes<uint16_t>(b);
-  return fill<__m512i, uint16_t>([&](int i) { return (p.at[i] & 32 ? y : x).at[p.at[i] % 32]; });
+// T: unsigned numbers as wide as V's
+template <class T, class V>
+V permute_two(V a, __m512i index, V b) {
+  const auto x = lanes<T>(a), p = lanes<T>(index), y = lanes<T>(b);
+  return fill<V, T>([&](int i) { return (p.at[i] & x.count ? y : x).at[p.at[i] % x.count]; });
+}
+
+inline __m512 blend(__mmask16 mask, __m512 a, __m512 b) {
+  const auto x = lanes<float>(a), y = lanes<float>(b);
+  return fill<__m512, float>([&](int i) { return mask >> i & 1 ? y.at[i] : x.at[i]; });
+}
+
+inline __mmask16 common_bits(__m512i a, __m512i b) {
+  const auto x = lanes<uint32_t>(a), y = lanes<uint32_t>(b);
+  unsigned mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= static_cast<unsigned>((x.at[i] & y.at[i]) != 0) << i;
+  return static_cast<__mmask16>(mask);
 }
 
 inline __m512i shuffle_bytes(__m512i a, __m512i index) {
@@ -184,6 +198,10 @@ inline __m512i madd(__m512i a, __m512i b) {
 
 inline __m512 load_masked(__mmask16 mask, const float* p) {
   return fill<__m512, float>([&](int i) { return mask >> i & 1 ? load<float>(p + i) : 0.0f; });
+}
+
+inline __m128i load_masked(__mmask16 mask, const uint8_t* p) {
+  return fill<__m128i, uint8_t>([&](int i) { return mask >> i & 1 ? p[i] : 0; });
 }
 
 inline void store_masked(float* p, __mmask16 mask, __m512 v) {
@@ -245,10 +263,11 @@ inline __m512i max_int(__mmask16 mask, __m512i a, __m512i b) {
   return fill<__m512i, int32_t>([&](int i) { return mask >> i & 1 ? std::max(x.at[i], y.at[i]) : 0; });
 }
 
-inline __m512i widen_words(__m256i v) {
-  uint16_t words[16];
-  std::memcpy(words, &v, sizeof v);
-  return fill<__m512i, uint32_t>([&](int i) { return uint32_t{words[i]}; });
+// 16 numbers of T.
+template <class T, class V>
+__m512i widen(V v) {
+  const auto x = lanes<T>(v);
+  return fill<__m512i, uint32_t>([&](int i) { return uint32_t{x.at[i]}; });
 }
 
 template <class V>
@@ -281,6 +300,7 @@ inline void store(void* p, const V& v) {
 #define _mm512_loadu_si512(p) emulated::load<__m512i>(p)
 #define _mm512_loadu_ps(p) emulated::load<__m512>(p)
 #define _mm512_maskz_loadu_ps(mask, p) emulated::load_masked(mask, p)
+#define _mm_maskz_loadu_epi8(mask, p) emulated::load_masked(mask, p)
 #define _mm512_store_si512(p, v) (emulated::aligned(p), emulated::store(p, v))
 #define _mm512_storeu_ps(p, v) emulated::store(p, v)
 #define _mm512_mask_storeu_ps(p, mask, v) emulated::store_masked(p, mask, v)
@@ -303,7 +323,10 @@ inline void store(void* p, const V& v) {
 #define _mm512_slli_epi32(v, n) emulated::map<uint32_t>(v, [](uint32_t x) { return x << (n); })
 #define _mm512_and_si512(a, b) emulated::zip<uint64_t>(a, b, [](uint64_t x, uint64_t y) { return x & y; })
 #define _mm512_cmpeq_epi16_mask(a, b) emulated::equal_words(a, b)
-#define _mm512_cvtepu16_epi32(v) emulated::widen_words(v)
+#define _mm512_test_epi32_mask(a, b) emulated::common_bits(a, b)
+#define _mm512_mask_blend_ps(mask, a, b) emulated::blend(mask, a, b)
+#define _mm512_cvtepu8_epi32(v) emulated::widen<uint8_t>(v)
+#define _mm512_cvtepu16_epi32(v) emulated::widen<uint16_t>(v)
 #define _mm512_cvtps_epi32(v) emulated::to_ints(v)
 #define _mm512_cvtepi32_ps(v) emulated::to_floats(v)
 #define _mm512_cvtusepi32_epi8(v) emulated::to_bytes(v)
@@ -321,7 +344,8 @@ inline void store(void* p, const V& v) {
 #define _mm512_permutexvar_epi8(index, a) emulated::permute<uint8_t>(index, a)
 #define _mm512_permutexvar_epi16(index, a) emulated::permute<uint16_t>(index, a)
 #define _mm512_permutexvar_epi32(index, a) emulated::permute<uint32_t>(index, a)
-#define _mm512_permutex2var_epi16(a, index, b) emulated::permute_two(a, index, b)
+#define _mm512_permutex2var_epi16(a, index, b) emulated::permute_two<uint16_t>(a, index, b)
+#define _mm512_permutex2var_ps(a, index, b) emulated::permute_two<uint32_t>(a, index, b)
 #define _mm512_shuffle_epi8(a, index) emulated::shuffle_bytes(a, index)
 #define _mm512_maddubs_epi16(a, b) emulated::maddubs(a, b)
 #define _mm512_madd_epi16(a, b) emulated::madd(a, b)
