@@ -2,11 +2,14 @@
 
     python -m benchmarks.kernels [--only TEXT] [--rounds N] [--threads N]
 
-One process, all contenders of a layer in turn (A B C ... A B C ...), medians. Of a layer's output only a corner leaves
-the session, so that no contender is charged for handing megabytes to Python, which a model would not do either.
+One process, all contenders of a layer in turn (A B C ... A B C ...), five runs a turn, medians. Of a layer's output only
+a corner leaves the session, so that no contender is charged for handing megabytes to Python, which a model would not do
+either.
 With several threads everything is measured with one as well. Prints a table and writes benchmarks/results/kernels.json;
 `python -m benchmarks.plot` draws it.
 
+    ms              of the runs of a turn after its first: weights are in the caches as far as these reach
+    cold            of the first run of a turn: weights, and the last result, come from memory
     x fp32, x int8  times faster than onnxruntime's own
     Gop/s           operations of the dense product a second
     of peak         operations that zeros leave, over what the kernel's instructions do on registers of a core (peak.c)
@@ -24,7 +27,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -35,6 +40,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from benchmarks.peak import chosen, peak
+from benchmarks.turns import Times, milliseconds, take_turns
 from sparsify import kernels, ops, report, runtime
 from sparsify.cli import talk
 from sparsify.cost import dense_model, operator_model
@@ -127,17 +133,18 @@ def measure(layer: Layer, rounds: int, threads: int) -> list[dict[str, Any]]:
             for key, count in {"": 1, _threads(threads): threads}.items()
             for c in found
         }
-    timings = runtime.interleave(sessions, [{"X": x}], runs=rounds, limit_s=60)
-    return [_row(layer, c, timings, threads) for c in found]
+    timers = {name: partial(milliseconds, partial(session.run, None, {"X": x})) for name, session in sessions.items()}
+    times = take_turns(timers, rounds)
+    return [_row(layer, c, times, threads) for c in found]
 
 
 def _threads(threads: int) -> str:
     return f", {threads} threads" if threads > 1 else ""
 
 
-def _row(layer: Layer, contender: Contender, timings: dict[str, runtime.Timing], threads: int) -> dict[str, Any]:
+def _row(layer: Layer, contender: Contender, times: dict[str, Times], threads: int) -> dict[str, Any]:
     key = _threads(threads)
-    timing = timings[contender.name + key]
+    timing = runtime.Timing.of(times[contender.name + key].warm)
     ms = timing.median_ms
     nonzero_gops = layer.operations * contender.density / ms / 1e6
     dense_bytes = 4 * layer.k * layer.n
@@ -147,9 +154,10 @@ def _row(layer: Layer, contender: Contender, timings: dict[str, runtime.Timing],
         "ms": ms,
         "p25_ms": timing.p25_ms,
         "p75_ms": timing.p75_ms,
-        "over_fp32": timings[FP32 + key].median_ms / ms,
-        "over_int8": timings[INT8 + key].median_ms / ms,
-        "over_one_thread": timings[contender.name].median_ms / ms,
+        "cold_ms": median(times[contender.name + key].cold),
+        "over_fp32": median(times[FP32 + key].warm) / ms,
+        "over_int8": median(times[INT8 + key].warm) / ms,
+        "over_one_thread": median(times[contender.name].warm) / ms,
         "dense_gops": layer.operations / ms / 1e6,
         "nonzero_gops": nonzero_gops,
         "of_peak": nonzero_gops / (contender.peak_gops * threads) if contender.peak_gops else None,
@@ -226,6 +234,7 @@ def table(layer: Layer, rows: list[dict[str, Any]], threads: int) -> report.Tabl
         (
             row["name"],
             f"{row['ms']:.3f}",
+            f"{row['cold_ms']:.3f}",
             f"{row['over_fp32']:.2f}",
             f"{row['over_int8']:.2f}",
             f"{row['dense_gops']:.0f}",
@@ -237,7 +246,7 @@ def table(layer: Layer, rows: list[dict[str, Any]], threads: int) -> report.Tabl
         for row in rows
     )
     title = f"{layer.model} {layer.name}: {layer.k} x {layer.n}, {layer.rows} rows, threads: {threads}"
-    columns = ("", ">ms", ">x fp32", ">x int8", ">Gop/s", ">of peak", ">GB/s", ">packed", ">x 1 thread")
+    columns = ("", ">ms", ">cold", ">x fp32", ">x int8", ">Gop/s", ">of peak", ">GB/s", ">packed", ">x 1 thread")
     return report.Table(title, columns, cells)
 
 

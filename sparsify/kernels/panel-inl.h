@@ -112,6 +112,7 @@ class Panel final : public Product {
   // Adds the products of one chunk of columns with a panel of R * kLanes lanes to `sum`.
   template <int R>
   void accumulate(int64_t chunk, const float* panel, float (&sum)[kChunk][kLanes * R]) const {
+    constexpr int kAtOnce = 8;  // non-zeros, whose rows are one load, lowest byte first: loads are what limits this loop
     constexpr int kChains = R < 8 ? 8 / R : 1;  // an FMA takes 4 cycles and two start in each: fewer would wait
     const float* value = weights_.value.get() + weights_.offset[chunk];
     const uint8_t* row = weights_.row.get() + weights_.offset[chunk];
@@ -126,6 +127,13 @@ class Panel final : public Product {
           for (int r = 0; r < R; ++r) total[u][r] = V::set(0.0f);
         }
         int i = 0;
+        for (; i + kAtOnce <= nnz; i += kAtOnce) {
+          uint64_t rows;
+          std::memcpy(&rows, row + i, sizeof rows);
+          for (int u = 0; u < kAtOnce; ++u) {
+            multiply_add<R>(value[i + u], panel + (rows >> 8 * u & 0xFF) * kLanes * R, total[u % kChains]);
+          }
+        }
         for (; i + kChains <= nnz; i += kChains) {
           for (int u = 0; u < kChains; ++u) multiply_add<R>(value[i + u], panel + row[i + u] * kLanes * R, total[u]);
         }
