@@ -2,10 +2,11 @@
 
     python -m benchmarks.engines [--rounds N] [--only TEXT]
 
-768x3072, one thread, all engines in turn, five runs a turn of which the first does not count, medians. fp32: unstructured zeros. int8: zeros in blocks of 4 inputs, which
-is the pattern that DeepSparse's quantised kernels skip; activations are uint8 with one scale that is given to the
-others, while onnxruntime's dynamic int8 and ours find theirs at run time (ours one a row). The times of DeepSparse and
-OpenVINO are taken in their processes around the engine's own call from Python, ours and onnxruntime's around theirs.
+768x3072, one thread, all engines in turn, five runs a turn of which the first does not count, medians. fp32:
+unstructured zeros. int8: zeros in blocks of 4 inputs, which is the pattern that DeepSparse's quantised kernels skip;
+activations are uint8 with one scale that is given to the others, while onnxruntime's dynamic int8 and ours find theirs
+at run time (ours one a row). The times of DeepSparse and OpenVINO are taken in their processes around the engine's own
+call from Python, ours and onnxruntime's around theirs.
 Where an engine can write its output to memory that is there already it does; DeepSparse hands out new memory each time.
 Writes docs/engines.md.
 """
@@ -173,10 +174,10 @@ def page(found: dict[tuple[str, int, float], dict[str, float]], rounds: int) -> 
         "",
         "Written by `python -m benchmarks.engines`; do not edit.",
         "",
-        f"{K}x{N}, one thread, milliseconds, medians of {rounds} turns of five runs, the first of which does not count. fp32: unstructured zeros, the same weights for",
-        "all; int8: zeros in blocks of 4 inputs, the same integers for all. onnxruntime: fp32 and dynamic int8, per",
-        "channel; DeepSparse 1.8.0 and OpenVINO are given the scale of the activations. *Ours is faster*: the time of",
-        "the fastest of the others over ours.",
+        f"{K}x{N}, one thread, milliseconds, medians of {rounds} turns of five runs, the first of which does not",
+        "count. fp32: unstructured zeros, the same weights for all; int8: zeros in blocks of 4 inputs, the same integers",
+        "for all. onnxruntime: fp32 and dynamic int8, per channel; DeepSparse 1.8.0 and OpenVINO are given the scale of",
+        "the activations. *Ours is faster*: the time of the fastest of the others over ours.",
         "",
         f"Measured on {machine().cpu}, {kernels.isa()} kernels.",
         "",

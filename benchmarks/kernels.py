@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels [--only TEXT] [--rounds N] [--threads N]
 
-One process, all contenders of a layer in turn (A B C ... A B C ...), five runs a turn, medians. Of a layer's output only
-a corner leaves the session, so that no contender is charged for handing megabytes to Python, which a model would not do
-either.
+One process, all contenders of a layer in turn (A B C ... A B C ...), five runs a turn, medians. Of a layer's output
+only a corner leaves the session, so that no contender is charged for handing megabytes to Python, which a model would
+not do either.
 With several threads everything is measured with one as well. Prints a table and writes benchmarks/results/kernels.json;
 `python -m benchmarks.plot` draws it.
 
