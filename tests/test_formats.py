@@ -58,7 +58,7 @@ def _smallest(mask: npt.NDArray[np.bool_], value_bytes: int) -> float:
     kind=st.sampled_from(["random", "balanced", "rows", "columns"]),
     dtype=st.sampled_from([np.float32, np.int8, bfloat16]),
 )
-def test_a_weight_takes_no_tenth_more_than_the_smallest_of_three_encodings(
+def test_a_weight_takes_little_more_than_the_smallest_of_three_encodings(
     k: int, n: int, density: float, kind: str, dtype: type
 ) -> None:
     rng = np.random.default_rng(k * n)
@@ -69,7 +69,11 @@ def test_a_weight_takes_no_tenth_more_than_the_smallest_of_three_encodings(
         order = drawn[:k].reshape(-1, 64, n).argsort(axis=1)
         mask = (order < round(64 * density)).reshape(k, n)
     bytes_here = encode(mask.astype(dtype)).nbytes
-    assert bytes_here <= 1.1 * _smallest(mask, np.dtype(dtype).itemsize) + 64
+    # Between whole rows a gap of one byte is bridged every 255 weights, by a filler with a value. Of S weights, N of v
+    # bytes, that takes (v + 1)(N + S / 255), gaps of two bytes (v + 2) N, counts of blocks (v + 1) N + S / 256: at
+    # N = (v + 1) S / 255, where the first two meet, 1.15 (v = 4), 1.2 (2) and 1.2 (1) times the last.
+    factor = 1.2 if kind == "rows" else 1.1
+    assert bytes_here <= factor * _smallest(mask, np.dtype(dtype).itemsize) + 64
 
 
 def test_bytes_at_half_sparsity_are_what_the_design_says() -> None:
