@@ -136,7 +136,7 @@ def decode(weight: EncodedWeight) -> Array:
         return weight.values
     dense = np.zeros(k * n, weight.values.dtype)
     if weight.encoding is Encoding.BITMASK:
-        bits = np.unpackbits(weight.positions[0], count=k * n, bitorder="little").astype(bool)
+        bits = np.unpackbits(weight.positions[0], count=k * n, bitorder="little").view(bool)
         dense[bits] = weight.values
     elif weight.encoding is Encoding.DELTA:
         dense[np.cumsum(weight.positions[0], dtype=np.int64) - 1] = weight.values

@@ -250,6 +250,8 @@ def integer_obstacle(weight: FloatArray) -> str:
     """Why W [K, N] cannot be multiplied in int8; empty when it can."""
     if not np.isfinite(weight).all():
         return "the weight holds a NaN or an infinity"
+    if weight.shape[0] <= MAX_NONZEROS:  # no need to count
+        return ""
     if (most := int(np.count_nonzero(weight, axis=0).max())) > MAX_NONZEROS:
         return f"a column has {most} non-zeros; an int32 sum is safe up to {MAX_NONZEROS}"
     return ""

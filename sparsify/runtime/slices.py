@@ -1,7 +1,8 @@
 """A sparse layer too wide for memory, a few columns at a time.
 
 A kernel packs its weight for the CPU it meets and needs some 25 bytes a non-zero meanwhile. Columns of a product do
-not know of each other (activations are quantised by row), so the result is the same, bit by bit.
+not know of each other (activations are quantised by row), so the result is the same, bit by bit. Packing is most of
+what a large model's check takes, and one core does it for one session: slices are packed side by side.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import onnx
 import onnx.numpy_helper
 import onnx_ir as ir
 
-from sparsify import formats, ops
+from sparsify import formats, machine, ops, parallel
 from sparsify.runtime.source import Skeleton
 
 _WIDE = 2**25  # weights: 32 MiB in int8, 0.8 GB while it is packed
 _SLICE = 2**23
+_AT_ONCE = 2**25  # weights of all slices in work
 
 
 def is_wide(node: ir.Node) -> bool:
@@ -40,19 +42,31 @@ def run(
     dense = formats.decode(formats.EncodedWeight(_shape(node), operator.encoding, (positions,), values))
     x = given[str(node.inputs[0].name)]  # type: ignore[union-attr]
     residual = given[str(node.inputs[-1].name)] if operator.residual else None  # type: ignore[union-attr]
-    width = max(_SLICE // dense.shape[0], 1)
-    found = []
-    for at in range(0, dense.shape[1], width):
+    size = min(_SLICE, _AT_ONCE // machine.threads())
+    width = max(size // dense.shape[0], 1)
+    whole = _message(model)
+
+    def compute(at: int) -> Any:
         part = slice(at, at + width)
         weight = formats.encode(np.ascontiguousarray(dense[:, part]), operator.encoding)
         arrays = ops.inputs_of(weight, bias[part], scale[0][part] if scale else None)
         feed = {"x": x} if residual is None else {"x": x, "residual": np.ascontiguousarray(residual[..., part])}
-        found += open_stage(Skeleton(_model(model, operator, arrays, feed))).run(None, feed)
-    return np.concatenate(found, axis=-1)
+        return open_stage(Skeleton(_model(whole, operator, arrays, feed))).run(None, feed)[0]
+
+    return np.concatenate([*parallel.in_threads(compute, range(0, dense.shape[1], width))], axis=-1)
+
+
+def _message(model: ir.Model) -> onnx.ModelProto:
+    """All of `model` but its graph."""
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+    functions = [ir.to_proto(f) for f in model.functions.values()]
+    return onnx.helper.make_model(
+        onnx.GraphProto(), opset_imports=imports, functions=functions, ir_version=model.ir_version
+    )
 
 
 def _model(
-    model: ir.Model, operator: ops.Operator, arrays: Mapping[str, Any], feed: Mapping[str, Any]
+    whole: onnx.ModelProto, operator: ops.Operator, arrays: Mapping[str, Any], feed: Mapping[str, Any]
 ) -> onnx.ModelProto:
     names = ["x", *arrays, *(n for n in feed if n != "x")]
     graph = onnx.helper.make_graph(
@@ -62,9 +76,10 @@ def _model(
         [onnx.ValueInfoProto(name="y")],
         [ir.to_proto(ir.tensor(a, name=n)) for n, a in arrays.items()],
     )
-    imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
-    functions = [ir.to_proto(f) for f in model.functions.values()]
-    return onnx.helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=model.ir_version)
+    made = onnx.ModelProto()
+    made.CopyFrom(whole)
+    made.graph.CopyFrom(graph)
+    return made
 
 
 def _end(operator: ops.Operator) -> int:
