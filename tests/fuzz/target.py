@@ -1,7 +1,8 @@
 """Any bytes: load, inspect and optimize end in an answer or in an error that is the user's.
 
 Nothing is measured: measurements are replaced by constants, as they take seconds and decide nothing about safety.
-onnxruntime is asked about one input in `_SESSIONS`, always the same ones: it is slow, and not what is tried here.
+onnxruntime is asked about one input in `_SESSIONS`, always the same ones: it is slow, and not what is tried here. One in
+`_LEARNING` is learned from data, too, and the result audited.
 `search.py` looks for inputs that are worse, `test_target.py` tries some.
 """
 
@@ -16,18 +17,25 @@ import onnx
 from google.protobuf.message import DecodeError
 
 import sparsify
-from sparsify import cost
+from sparsify import cost, modelio, resume
 from sparsify.api import facts, inspection, optimizer, samples
 from sparsify.errors import ExitStatus, SparsifyError
 
 CORPUS = Path(__file__).parent / "corpus"
 _SESSIONS = 8
+_LEARNING = 16
 _DEADLINE_S = 2.0  # of a model that runs
 _EVERYTHING = (
     "cleanup,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},fuse-epilogue",
     "cleanup,shrink,sparse-bf16,fuse-epilogue",
     "cleanup,stock-int8",
 )
+_LEARNED = (
+    "cleanup,smooth,prune{min_size=1,pattern=2:4,method=auto},sparse-int8,dynamic-sparse,fuse-epilogue,stamp",
+    "cleanup,prune{min_size=1,sparsity=0.5,method=obs},sparse-fp32{min_sparsity=0.0},fuse-epilogue",
+    "cleanup,smooth,stock-nbits",
+)
+_TIMES = {"base": {"median_ms": 2.0}, "candidate": {"median_ms": 1.0}, "speedup": 2.0, "measured_on": "nothing"}
 _OPERATORS = (
     "MatMul",
     "Gemm",
@@ -47,7 +55,8 @@ _OPERATORS = (
 def prepare(patch: Any = setattr) -> None:
     """Leave out what takes long; `patch` sets an attribute of a module."""
     patch(cost, "measure", lambda *_, **__: cost.Cost(2.0, 1.0))
-    patch(facts, "latency", lambda *_, **__: None)
+    patch(facts, "latency", lambda *_, **__: _TIMES)
+    patch(resume.Saved, "save", lambda *_: None)
     patch(samples, "DEADLINE_S", _DEADLINE_S)
 
 
@@ -58,13 +67,22 @@ def one_input(data: bytes) -> None:
     inspection.trial = optimizer.trial = trial
     way = seed // _SESSIONS % 7
     try:
-        if way == 6:  # two levels: twice as slow
+        if seed // (_SESSIONS * 7) % _LEARNING == 0:
+            _learn(data, way % 3)
+        elif way == 6:  # two levels: twice as slow
             sparsify.inspect(data, threads=1)
         else:
             sparsify.optimize(data, passes=_EVERYTHING[way % 3], threads=1)
     except SparsifyError as error:
         if error.status is ExitStatus.BUG and _is_ours(data):
             raise
+
+
+def _learn(data: bytes, way: int) -> None:
+    """Optimise with data; not what has no end, or takes nothing that can be made up."""
+    feed = samples.trial(modelio.load(data), seed=0).feed
+    if feed is not None:
+        sparsify.optimize(data, data=[feed] * 4, passes=_LEARNED[way], threads=1)
 
 
 def _untried(*_: Any, **__: Any) -> samples.Trial:
