@@ -65,13 +65,14 @@ class Cleanup(Pass):
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         with _quiet():
-            yield from self._clean(model)
+            if model.ir_version < _MIN_IR_VERSION:
+                model.ir_version = _MIN_IR_VERSION
+                common.RemoveInitializersFromInputsPass()(model)
+                yield Change("", f"raised the IR version to {_MIN_IR_VERSION}: weights are constants, not inputs")
+            with _as_declared(model):
+                yield from self._clean(model)
 
     def _clean(self, model: ir.Model) -> Iterator[Event]:
-        if model.ir_version < _MIN_IR_VERSION:
-            model.ir_version = _MIN_IR_VERSION
-            common.RemoveInitializersFromInputsPass()(model)
-            yield Change("", f"raised the IR version to {_MIN_IR_VERSION}: weights are constants, not inputs")
         for what, make, obstacle in self._steps(model):
             if reason := obstacle(model):
                 yield Refusal("", f"{what} left out: {reason}")
@@ -113,6 +114,27 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _as_declared(model: ir.Model) -> Iterator[None]:
+    """Keep the shapes that inputs and outputs are declared with.
+
+    onnx_ir and onnxscript give what an Identity reads the shape that its output is declared with, which is often that
+    of the one batch which an exporter has seen. An input would take no other from then on.
+    """
+    inside = [(v, v.shape) for node in nodes(model) if node.op_type == "Identity" for v in node.outputs]
+    outside = [(ends, [v.shape for v in ends]) for g in model.graphs() for ends in (g.inputs, g.outputs)]
+    for value, _ in inside:
+        value.shape = None
+    try:
+        yield
+    finally:
+        for value, shape in inside:
+            value.shape = shape
+        for ends, shapes in outside:
+            for value, shape in zip(ends, shapes, strict=False):  # a branch that was taken in has no ends left
+                value.shape = shape
 
 
 def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:

@@ -70,6 +70,16 @@ def test_outputs_keep_their_names_and_values(body, outputs):
     assert all((a == b).all() for a, b in zip(run(model, x=x), expected, strict=True))
 
 
+@pytest.mark.parametrize("body", ["{ y = Identity(x) }", "{ i = Identity(x) z = Relu(i) y = Identity(z) }"])
+def test_an_identity_of_one_batch_does_not_narrow_the_input(body):
+    model = model_of(body, "float[1,2] y")
+    for node in model.graph:
+        node.outputs[0].shape = ir.Shape([1, 2])
+    Cleanup()(model)
+    assert str(model.graph.inputs[0].shape) == "[M,2]"
+    assert str(model.graph.outputs[0].shape) == "[1,2]"
+
+
 def test_a_subgraph_that_returns_an_outer_value_still_does():
     model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
         g (bool c, float[M,2] x) => (float[M,2] y) { r = Relu(x) y = If(c) <
