@@ -1,8 +1,8 @@
 """Any bytes: load, inspect and optimize end in an answer or in an error that is the user's.
 
 Nothing is measured: measurements are replaced by constants, as they take seconds and decide nothing about safety.
-onnxruntime is asked about one input in `_SESSIONS`, always the same ones: it is slow, and not what is tried here. One in
-`_LEARNING` is learned from data, too, and the result audited.
+onnxruntime is asked about one input in `_SESSIONS`, always the same ones: it is slow, and not what is tried here. One
+in `_LEARNING` is optimised with data, and the result audited.
 `search.py` looks for inputs that are worse, `test_target.py` tries some.
 """
 
