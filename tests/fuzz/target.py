@@ -24,6 +24,7 @@ from sparsify.errors import ExitStatus, SparsifyError
 CORPUS = Path(__file__).parent / "corpus"
 _SESSIONS = 8
 _LEARNING = 16
+_MOST_BYTES = 2**20  # of a feed to learn from: what a model computes takes what it takes
 _DEADLINE_S = 2.0  # of a model that runs
 _EVERYTHING = (
     "cleanup,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},fuse-epilogue",
@@ -79,9 +80,9 @@ def one_input(data: bytes) -> None:
 
 
 def _learn(data: bytes, way: int) -> None:
-    """Optimise with data; not what has no end, or takes nothing that can be made up."""
+    """Optimise with data; not what has no end, or takes what cannot be made up, or too much."""
     feed = samples.trial(modelio.load(data), seed=0).feed
-    if feed is not None:
+    if feed is not None and sum(array.nbytes for array in feed.values()) < _MOST_BYTES:
         sparsify.optimize(data, data=[feed] * 4, passes=_LEARNED[way], threads=1)
 
 
