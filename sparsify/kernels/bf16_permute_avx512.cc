@@ -178,11 +178,20 @@ class Bf16Permute final : public Product {
     finish<R, G>(acc[0], pair * kPair, residual == nullptr ? nullptr : residual + at, y + at);
   }
 
-  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. What is longer than Relu would be too long to
-  // unroll: it goes over what was stored, which is still in L1, and so does a residual.
+  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its registers;
+  // what is longer than Relu, or adds a residual, would be too long for that.
   template <int R, int G>
   void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
-    const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
+    if (residual != nullptr || (activation_ != Activation::kNone && activation_ != Activation::kRelu)) {
+      alignas(64) float sums[G][R][kGroup];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) _mm512_store_ps(sums[g][r], acc[g][r]);
+      }
+      for (int g = 0; g < G; ++g) finish_longer(sums[g][0], R, c + g * kGroup, residual, y);
+      return;
+    }
     // Copies: for all that the compiler knows, a store could change what stands behind `this`.
     const int64_t n = w_.n;
     const __m512 least = least_;
@@ -195,13 +204,23 @@ class Bf16Permute final : public Product {
       for (int r = 0; r < R; ++r) {
         _mm512_mask_storeu_ps(out + r * n, inside, _mm512_max_ps(least, _mm512_add_ps(acc[g][r], bias)));
       }
-      if (!longer && residual == nullptr) continue;
-      for (int r = 0; r < R; ++r) {
-        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n);
-        if (longer) v = activate<Avx512Lanes>(v, activation_);
-        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + r * n + c));
-        _mm512_mask_storeu_ps(out + r * n, inside, v);
-      }
+    }
+  }
+
+  // sums [rows, 16], of columns c to c + 15; changed
+  __attribute__((noinline)) void finish_longer(float* sums, int rows, int64_t c, const float* residual,
+                                               float* y) const {
+    const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
+    const __mmask16 inside = first_lanes(w_.n - c);
+    for (int r = 0; r < rows; ++r) {
+      _mm512_store_ps(sums + r * kGroup, _mm512_add_ps(_mm512_load_ps(sums + r * kGroup), bias));
+    }
+    activate<Avx512Lanes>(sums, rows, activation_);
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = r * w_.n + c;
+      __m512 v = _mm512_load_ps(sums + r * kGroup);
+      if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + at));
+      _mm512_mask_storeu_ps(y + at, inside, v);
     }
   }
 

@@ -105,4 +105,22 @@ inline typename V::Float activate(typename V::Float x, Activation activation) {
   return x;
 }
 
+// The same for `count` registers at v, in place. The switch stands outside of the loops, so that constants stay in
+// registers: read for each they cost more loads than the arithmetic takes (Gelu: 3 times as long, Zen 5).
+template <class V>
+inline void activate(float* v, int64_t count, Activation activation) {
+  const auto all = [&](auto f) {
+    for (int64_t i = 0; i < count; ++i) V::store(v + i * V::kLanes, f(V::load(v + i * V::kLanes)));
+  };
+  switch (activation) {
+    case Activation::kNone: return;
+    case Activation::kRelu: return all([](auto x) { return activate<V>(x, Activation::kRelu); });
+    case Activation::kGelu: return all([](auto x) { return activate<V>(x, Activation::kGelu); });
+    case Activation::kGeluTanh: return all([](auto x) { return activate<V>(x, Activation::kGeluTanh); });
+    case Activation::kSilu: return all([](auto x) { return activate<V>(x, Activation::kSilu); });
+    case Activation::kSigmoid: return all([](auto x) { return activate<V>(x, Activation::kSigmoid); });
+    case Activation::kTanh: return all([](auto x) { return activate<V>(x, Activation::kTanh); });
+  }
+}
+
 }  // namespace sparsify

@@ -151,11 +151,20 @@ class Int8Permute final : public Product {
   }
 
   // Dequantise, bias, activation, store: acc[g][r] is row m + r, columns c + 16 g. Unrolled, so that acc never leaves
-  // its registers; what is longer than Relu goes over what was stored, which is still in L1, and so does a residual.
+  // its registers; what is longer than Relu, or adds a residual, would be too long for that.
   template <int R, int G>
   void finish(const Sums<R, G>& acc, int64_t c, const QuantizedRows& in, int64_t m, const float* residual,
               float* y) const {
-    const bool longer = activation_ != Activation::kNone && activation_ != Activation::kRelu;
+    if (residual != nullptr || (activation_ != Activation::kNone && activation_ != Activation::kRelu)) {
+      alignas(64) int32_t sums[G][R][kGroup];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) _mm512_store_si512(sums[g][r], acc[g][r]);
+      }
+      for (int g = 0; g < G; ++g) finish_longer(sums[g][0], R, c + g * kGroup, in, m, residual, y);
+      return;
+    }
     // Copies: for all that the compiler knows, a store could change what stands behind `this` and `in`.
     const int64_t n = n_;
     const __m512 least = least_;
@@ -169,18 +178,36 @@ class Int8Permute final : public Product {
       float* out = y + m * n + c;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m512i shift = _mm512_mullo_epi32(sum, _mm512_set1_epi32(zero_point[r]));
-        const __m512 total = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc[g][r], shift));
-        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(total, _mm512_set1_ps(row_scale[r])), scale);
+        const __m512 v = dequantized(acc[g][r], sum, zero_point[r], row_scale[r], scale);
         _mm512_mask_storeu_ps(out + r * n, inside, _mm512_max_ps(least, _mm512_add_ps(v, bias)));
       }
-      if (!longer && residual == nullptr) continue;
-      for (int r = 0; r < R; ++r) {
-        __m512 v = _mm512_maskz_loadu_ps(inside, out + r * n);
-        if (longer) v = activate<Avx512Lanes>(v, activation_);
-        if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + (m + r) * n + c));
-        _mm512_mask_storeu_ps(out + r * n, inside, v);
-      }
+    }
+  }
+
+  static __m512 dequantized(__m512i total, __m512i column_sum, int32_t zero_point, float row_scale, __m512 scale) {
+    const __m512i shift = _mm512_mullo_epi32(column_sum, _mm512_set1_epi32(zero_point));
+    const __m512 shifted = _mm512_cvtepi32_ps(_mm512_sub_epi32(total, shift));
+    return _mm512_mul_ps(_mm512_mul_ps(shifted, _mm512_set1_ps(row_scale)), scale);
+  }
+
+  // sums [rows, 16], of columns c to c + 15
+  __attribute__((noinline)) void finish_longer(const int32_t* sums, int rows, int64_t c, const QuantizedRows& in,
+                                               int64_t m, const float* residual, float* y) const {
+    const __m512i sum = _mm512_load_si512(stream_.column_sum.get() + c);
+    const __m512 scale = _mm512_load_ps(stream_.scale.get() + c), bias = _mm512_load_ps(stream_.bias.get() + c);
+    const __mmask16 inside = first_lanes(n_ - c);
+    alignas(64) float waiting[kRows * kGroup];
+    for (int r = 0; r < rows; ++r) {
+      const __m512i total = _mm512_load_si512(sums + r * kGroup);
+      const __m512 v = dequantized(total, sum, in.zero_point[m + r], in.scale[m + r], scale);
+      _mm512_store_ps(waiting + r * kGroup, _mm512_add_ps(v, bias));
+    }
+    activate<Avx512Lanes>(waiting, rows, activation_);
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = (m + r) * n_ + c;
+      __m512 v = _mm512_load_ps(waiting + r * kGroup);
+      if (residual != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual + at));
+      _mm512_mask_storeu_ps(y + at, inside, v);
     }
   }
 

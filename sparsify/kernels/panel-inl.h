@@ -170,30 +170,30 @@ class Panel final : public Product {
         typename V::Float v[kLanes];
         for (int i = 0; i < kLanes; ++i) v[i] = V::load(sum[c + i] + m);
         V::transpose(v);
-        for (int i = 0; i < kLanes; ++i) V::store(&turned[i][c], v[i]);
+        const auto scale = V::load(weights_.scale.data() + first + c), bias = V::load(weights_.bias.data() + first + c);
+        for (int i = 0; i < kLanes; ++i) {
+          if constexpr (kInteger) v[i] = V::mul(V::mul(v[i], V::set(header[m + i])), scale);
+          V::store(&turned[i][c], V::add(v[i], bias));
+        }
       }
+      activate<V>(turned[0], kChunk, activation_);  // kLanes rows of kChunk / kLanes registers
       const int64_t end = std::min<int64_t>(kLanes, rows - m);
       for (int64_t i = 0; i < end; i += at_once) {
         const int64_t at = (m + i) * weights_.n + first;
-        for (int64_t c = 0; c < columns; c += kLanes) {
-          finish(&turned[i][c], header + m + i, std::min(at_once, end - i), first + c,
-                 residual == nullptr ? nullptr : residual + at + c, y + at + c);
-        }
+        store(turned[i], std::min(at_once, end - i), columns, residual == nullptr ? nullptr : residual + at, y + at);
       }
     }
   }
 
-  // Bias, activation, residual, store: rows of kLanes columns from `column` on.
-  void finish(const float* sums, const float* scales, int64_t rows, int64_t column, const float* residual,
-              float* y) const {
-    const int64_t n = weights_.n, columns = n - column;
-    const auto scale = V::load(weights_.scale.data() + column), bias = V::load(weights_.bias.data() + column);
-    for (int64_t i = 0; i < rows; ++i) {
-      auto v = V::load(sums + i * kChunk);
-      if constexpr (kInteger) v = V::mul(V::mul(v, V::set(scales[i])), scale);
-      v = activate<V>(V::add(v, bias), activation_);
-      if (residual != nullptr) v = V::add(v, V::load_first(residual + i * n, columns));
-      V::store_first(y + i * n, columns, v);
+  // Rows of `columns` columns, with the residual if there is one.
+  void store(const float* from, int64_t rows, int64_t columns, const float* residual, float* y) const {
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t at = i * weights_.n + c;
+        auto v = V::load(from + i * kChunk + c);
+        if (residual != nullptr) v = V::add(v, V::load_first(residual + at, columns - c));
+        V::store_first(y + at, columns - c, v);
+      }
     }
   }
 

@@ -302,6 +302,7 @@ inline void store(void* p, const V& v) {
 #define _mm512_maskz_loadu_ps(mask, p) emulated::load_masked(mask, p)
 #define _mm_maskz_loadu_epi8(mask, p) emulated::load_masked(mask, p)
 #define _mm512_store_si512(p, v) (emulated::aligned(p), emulated::store(p, v))
+#define _mm512_store_ps(p, v) (emulated::aligned(p), emulated::store(p, v))
 #define _mm512_storeu_ps(p, v) emulated::store(p, v)
 #define _mm512_mask_storeu_ps(p, mask, v) emulated::store_masked(p, mask, v)
 #define _mm512_broadcast_i32x4(v) emulated::four_times(v)
