@@ -89,6 +89,7 @@ def measure_form(
     rows: int,
     threads: int,
     zeros: float = 0.0,
+    residual: bool = False,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against another form of it.
 
@@ -101,16 +102,20 @@ def measure_form(
         rows: of X.
         threads: of the session.
         zeros: share of the inputs that are 0 in all rows of X.
+        residual: whether R [M, N] is added in the end, which both forms have as their second input.
     """
     facts = _facts(matrix, form, bool(np.any(bias)), rows, threads) | {"activation": str(activation)}
     if zeros:
         facts["zeros"] = round(zeros, 2)
+    if residual:
+        facts["residual"] = True
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     if key not in _measured:
         path = cache_folder() / "cost" / f"{key}.json"
         cost = _read(path)
         if cost is None:
-            cost = _time(dense_model(matrix, bias, activation), build(), rows, threads, zeros)
+            dense = dense_model(matrix, bias, activation, residual=residual)
+            cost = _time(dense, build(), rows, threads, zeros)
             _write(path, facts, cost)
         _measured[key] = cost
     return _measured[key]
@@ -124,8 +129,14 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "sparsify"
 
 
-def dense_model(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], activation: ops.Activation) -> ir.Model:
-    """X [M, K] -> Y [M, N] with standard operators; an all-zero bias is left out."""
+def dense_model(
+    matrix: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    activation: ops.Activation,
+    *,
+    residual: bool = False,
+) -> ir.Model:
+    """X [M, K], and R [M, N] for a residual, -> Y [M, N] with standard operators; an all-zero bias is left out."""
     x = ir.val("X", ir.DataType.FLOAT, ["M", matrix.shape[0]])
     tape = ir.tape.Tape()
     weight = _initializer("W", matrix)
@@ -135,7 +146,10 @@ def dense_model(matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], 
         initializers.append(_initializer("bias", bias))
         y = tape.op("Add", [y, initializers[-1]])
     y = _activated(tape, y, activation, initializers)
-    return _model(x, y, initializers, tape.nodes)
+    if not residual:
+        return _model([x], y, initializers, tape.nodes)
+    r = ir.val("R", ir.DataType.FLOAT, ["M", matrix.shape[1]])
+    return _model([x, r], tape.op("Add", [y, r]), initializers, tape.nodes)
 
 
 def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator) -> ir.Model:
@@ -144,7 +158,7 @@ def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops
     initializers = [_initializer(name, array) for name, array in arrays.items()]
     tape = ir.tape.Tape()
     y = tape.op(operator.name, [x, *initializers], domain=ops.DOMAIN)
-    model = _model(x, y, initializers, tape.nodes)
+    model = _model([x], y, initializers, tape.nodes)
     ops.add_operator(model, operator)
     return model
 
@@ -171,9 +185,9 @@ def _activated(tape: ir.tape.Tape, y: ir.Value, activation: ops.Activation, init
     return tape.op("Mul", [tape.op("Mul", [y, cumulative]), number("half", 0.5)])
 
 
-def _model(x: ir.Value, y: ir.Value, initializers: list[ir.Value], nodes: Any) -> ir.Model:
+def _model(inputs: list[ir.Value], y: ir.Value, initializers: list[ir.Value], nodes: Any) -> ir.Model:
     y.name, y.type = "Y", ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph([x], [y], nodes=nodes, initializers=initializers, opset_imports={"": _OPSET}, name="layer")
+    graph = ir.Graph(inputs, [y], nodes=nodes, initializers=initializers, opset_imports={"": _OPSET}, name="layer")
     return ir.Model(graph, ir_version=ops.MIN_IR_VERSION)
 
 
@@ -183,12 +197,12 @@ def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
 
 
 def _time(dense: ir.Model, rewritten: ir.Model, rows: int, threads: int, zeros: float) -> Cost:
-    k = int(dense.graph.inputs[0].shape[1])  # type: ignore[index, arg-type]
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((rows, k), np.float32)
-    x[:, rng.permutation(k)[: round(zeros * k)]] = 0
+    feed = {str(v.name): rng.standard_normal((rows, int(v.shape[1])), np.float32) for v in dense.graph.inputs}  # type: ignore[index, arg-type]
+    k = feed["X"].shape[1]
+    feed["X"][:, rng.permutation(k)[: round(zeros * k)]] = 0
     sessions = {name: runtime.session(m, threads=threads) for name, m in (("dense", dense), ("rewritten", rewritten))}
-    timings = runtime.interleave(sessions, [{"X": x}], runs=_RUNS, limit_s=_LIMIT_S)
+    timings = runtime.interleave(sessions, [feed], runs=_RUNS, limit_s=_LIMIT_S)
     return Cost(timings["dense"].median_ms, timings["rewritten"].median_ms)
 
 

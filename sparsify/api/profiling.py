@@ -92,7 +92,8 @@ def _layer(shape: tuple[int, int]) -> Linear:
 
 
 def _text(kind: Kind) -> str:
-    ends = " ".join(filter(None, ("bias" if kind.biased else "", kind.activation.value)))
+    parts = ("bias" if kind.biased else "", kind.activation.value, "residual" if kind.residual else "")
+    ends = " ".join(filter(None, parts))
     return f"{kind.shape[0]}x{kind.shape[1]}, {kind.rows} rows{', ' if ends else ''}{ends}"
 
 

@@ -40,6 +40,7 @@ class Kind:
         biased: whether a constant is added before the activation.
         activation: that follows.
         density: share of non-zeros of the weight as it came, to two digits.
+        residual: whether another tensor of the same shape is added at the end.
     """
 
     shape: tuple[int, int]
@@ -47,6 +48,7 @@ class Kind:
     biased: bool
     activation: ops.Activation
     density: float = 1.0
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[K
     ends = _epilogues(model)
     found = []
     for layer in layers:
-        activation, biased = ends.get(layer.name, (ops.Activation.NONE, False))
+        activation, biased, residual = ends.get(layer.name, (ops.Activation.NONE, False, False))
         seen = rows or int(layer.node.meta.get("rows", 128))
         weight = layer.matrix()
         density = round(float(np.count_nonzero(weight)) / max(weight.size, 1), 2)
-        found.append(Kind(layer.shape, seen, biased, activation, density))
+        found.append(Kind(layer.shape, seen, biased, activation, density, residual))
     return found
 
 
@@ -156,25 +158,31 @@ def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: 
         matrix,
         bias,
         kind.activation,
-        lambda: form(matrix, bias, kind.activation, choice),
+        lambda: form(matrix, bias, kind.activation, choice, residual=kind.residual),
         str(choice),
         rows=kind.rows,
         threads=threads,
+        residual=kind.residual,
     )
 
 
 def form(
-    matrix: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], activation: ops.Activation, choice: Choice
+    matrix: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    activation: ops.Activation,
+    choice: Choice,
+    *,
+    residual: bool = False,
 ) -> ir.Model:
     """The one-layer model X [M, K] -> Y [M, N] as the pipeline would make it; W [K, N] is pruned already."""
-    model = cost.dense_model(matrix, bias, activation)
+    model = cost.dense_model(matrix, bias, activation, residual=residual)
     for one in (LOWER[choice.format], *FUSE):
         one(model)
     return model
 
 
-def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool]]:
-    """Activation and presence of a bias, by the layer's name."""
+def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool, bool]]:
+    """Activation, presence of a bias and of a residual, by the layer's name."""
     copy = model.clone()
     for node in copy.graph.all_nodes():
         node.meta.pop(CHOICE, None)
@@ -183,8 +191,9 @@ def _epilogues(model: ir.Model) -> dict[str, tuple[ops.Activation, bool]]:
     return dict(_ends(copy))
 
 
-def _ends(model: ir.Model) -> Iterator[tuple[str, tuple[ops.Activation, bool]]]:
+def _ends(model: ir.Model) -> Iterator[tuple[str, tuple[ops.Activation, bool, bool]]]:
     for node in model.graph.all_nodes():
         if (operator := ops.operator_of(node)) is not None:
             bias = graph.constant(node.inputs[-2 if operator.residual else -1])
-            yield graph.node_name(node), (operator.activation, bias is not None and bool(np.any(bias)))
+            biased = bias is not None and bool(np.any(bias))
+            yield graph.node_name(node), (operator.activation, biased, operator.residual)

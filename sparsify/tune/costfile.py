@@ -2,7 +2,7 @@
 
     {"schema": "sparsify/costs-1", "threads": 1, "machine": {...}, "versions": {...},
      "layers": [{"shape": [384, 1536], "rows": 512, "biased": true, "activation": "Gelu", "density": 1.0,
-                 "dense_ms": 2.1, "ms": {"stock-int8": 1.3, "sparse-int8 16:64": 0.9, ...}}, ...]}
+                 "residual": false, "dense_ms": 2.1, "ms": {"stock-int8": 1.3, "sparse-int8 16:64": 0.9, ...}}, ...]}
 
 Times are milliseconds, medians in an onnxruntime session.
 """
@@ -83,6 +83,7 @@ def _layer(kind: Kind, found: Costs) -> dict[str, Any]:
         "biased": kind.biased,
         "activation": kind.activation.value,
         "density": kind.density,
+        "residual": kind.residual,
         "dense_ms": found.left,
         "ms": {str(choice): ms for choice, ms in found.by_choice.items()},
     }
@@ -91,7 +92,12 @@ def _layer(kind: Kind, found: Costs) -> dict[str, Any]:
 def _read_layer(layer: Mapping[str, Any]) -> tuple[Kind, Costs]:
     k, n = (int(size) for size in layer["shape"])
     kind = Kind(
-        (k, n), int(layer["rows"]), bool(layer["biased"]), ops.Activation(layer["activation"]), float(layer["density"])
+        (k, n),
+        int(layer["rows"]),
+        bool(layer["biased"]),
+        ops.Activation(layer["activation"]),
+        float(layer["density"]),
+        bool(layer.get("residual", False)),
     )
     choices = {_choice(text): _time(ms) for text, ms in layer["ms"].items()}
     return kind, Costs(_time(layer["dense_ms"]), choices)
