@@ -1,7 +1,7 @@
 """Models inside drift budgets, against onnxruntime's fp32 and its dynamic int8.
 
-    python -m benchmarks.choice profile [SUBJECT]   times of the layers' forms here; alone on the machine
-    python -m benchmarks.choice search [SUBJECT]    a model for each budget; may share the machine
+    python -m benchmarks.choice profile [SUBJECT]   times of the layers' forms, for the search; alone on the machine
+    python -m benchmarks.choice search [SUBJECT]    a model for each budget; alone on the machine
     python -m benchmarks.choice measure [SUBJECT]   latency and drift of all of them; alone on the machine
 
 SUBJECT is one of `benchmarks.choice_subjects`, minilm if not given. One thread. Search and judgement use different
@@ -67,7 +67,7 @@ def _search(name: str) -> int:
             feeds,
             text,
             metrics=subject.metrics,
-            costs=folder_of(name) / "costs.json",
+            threads=1,
             rows=subject.rows,
             effort=EFFORT,
             progress=lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr),
@@ -92,8 +92,9 @@ def _measure(name: str) -> int:
     rows = {title: _row(title, subject, files, timings) for title in files}
     for number, text in enumerate(subject.budgets):
         told = json.loads((folder_of(name) / f"{number}.json").read_text())
-        saved = max((trial["saved_ms"] for trial in told["search"]["trials"] if trial["passed"]), default=0.0)
-        rows[_name(text)] |= {"predicted_ms": timings[FP32].median_ms - saved, "reason": told["reason"]}
+        predicted, base = told["search"]["predicted_ms"], told["latency"]["base"]["median_ms"]
+        now = timings[FP32].median_ms / base  # the machine's speed varies
+        rows[_name(text)] |= {"predicted_ms": predicted and predicted * now, "reason": told["reason"]}
     _print(subject, rows)
     missed = [sentence for text in subject.budgets for sentence in _missed(text, subject, rows)]
     RESULTS.mkdir(exist_ok=True)
@@ -162,7 +163,7 @@ def _missed(text: str, subject: Subject, rows: dict[str, dict[str, Any]]) -> lis
         found.append(f"{name}: no faster than dynamic int8 ({ours['speedup']:.2f}x, {int8['speedup']:.2f}x)")
     if ours["drift"]["value"] <= int8["drift"]["value"] < 1:
         found.append(f"{name}: drifts no less than dynamic int8")
-    off = ours["predicted_ms"] / ours["median_ms"] - 1
+    off = ours["predicted_ms"] / ours["median_ms"] - 1 if ours["predicted_ms"] else 0.0
     if abs(off) > PREDICTED:
         found.append(f"{name}: predicted {off:+.0%} off the measured latency")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,10 @@ class Searched:
 
     def to_dict(self, latency: dict[str, Any] | None) -> dict[str, Any]:
         """As JSON carries it; `latency` as measured of the whole models, here."""
-        saved = predicted_saving(self.found.trials, self.plan)
-        predicted = latency["base"]["median_ms"] - saved if saved is not None and latency else None
+        saved, ratio = next((t.saved for t in self.found.trials if t.plan == self.plan), None), self.found.ratio
+        predicted = None
+        if saved is not None and ratio is not None and latency is not None:
+            predicted = latency["base"]["median_ms"] - saved * ratio
         return {
             "goal": self.settings.goal,
             "predicted_ms": predicted,
@@ -121,22 +123,6 @@ def search(
     found = tune.search(model, learn, check, budgets, settings)
     plan = _closest(found).plan if best_effort and found.trials and not found.plan else found.plan
     return Searched(found, learn, settings, plan)
-
-
-def predicted_saving(trials: Sequence[tune.Trial], plan: Mapping[str, Any]) -> float | None:
-    """Milliseconds that `plan` saves of the whole model; None where no trial was timed as a whole.
-
-    Times of single layers leave out what the model does to the caches between two runs of a layer. How much that is was
-    measured of other plans, of which the one that saves the most alike tells.
-    """
-    timed = [t for t in trials if t.saved_whole is not None and t.saved > 0]
-    taken = next((t for t in timed if t.plan == plan), None)
-    if taken is None:
-        return None
-    others = [t for t in timed if t is not taken] or [taken]
-    nearest = min(others, key=lambda t: abs(t.saved - taken.saved))
-    assert nearest.saved_whole is not None
-    return taken.saved * nearest.saved_whole / nearest.saved
 
 
 def _closest(found: tune.Found) -> tune.Trial:

@@ -88,6 +88,11 @@ class Problem:
         """Options by layer."""
         return dict(zip(self.names, self.options, strict=True))
 
+    def fastest_unpruned(self) -> list[Option]:
+        """The cheapest option of each layer that prunes nothing."""
+        unpruned = ([o for o in of_layer if o.choice.pattern is None] for of_layer in self.options)
+        return [min(of_layer, key=lambda o: o.cost) for of_layer in unpruned]
+
 
 def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Problem:
     """Measure what the linear layers of the main graph of `model` may become, with feeds to learn from.

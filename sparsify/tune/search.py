@@ -21,6 +21,7 @@ from sparsify.data import Feed
 from sparsify.tune.options import Problem, Settings, problem
 from sparsify.tune.plan import Plan
 from sparsify.tune.trials import Hunt, Trial
+from sparsify.tune.whole import saving_ratio
 
 _TRIALS = (2, 3, 5, 8)  # models that are built and audited, by effort
 
@@ -33,11 +34,14 @@ class Found:
         plan: of the best trial that passed; empty where none did, or nothing pays.
         trials: in order.
         problem: what the search chose from.
+        ratio: milliseconds of the whole model that go with each that layers save by their own times; None where that
+            was not measured here.
     """
 
     plan: Plan
     trials: tuple[Trial, ...]
     problem: Problem
+    ratio: float | None = None
 
 
 def search(
@@ -58,4 +62,6 @@ def search(
     found = problem(model, learn, settings)
     trials = Hunt(model, found, learn, check, budgets, settings).trials(_TRIALS[settings.effort])
     best = max((trial for trial in trials if trial.passed), key=lambda t: t.saved, default=None)
-    return Found({} if best is None else best.plan, trials, found)
+    if best is None:
+        return Found({}, trials, found)
+    return Found(best.plan, trials, found, saving_ratio(model, found, learn, settings))

@@ -16,7 +16,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sparsify import runtime
 from sparsify.audit import audit
 from sparsify.budget import Budget
 from sparsify.data import Feed
@@ -34,7 +33,6 @@ _START = 0.05  # of a summed drift, where nothing says what a budget allows and 
 # of a check that say otherwise are too much alike: Magika's, at 30 times, had a cosine of 1, and held-out ones of .96.
 _TRUSTED = 2.0
 _POWERS = (0.25, 2.0)  # a metric that is the root of another's root, or its square; two plans alone may tell nonsense
-_TIMED, _TIMED_S = 9, 10.0  # runs of a trial's model and of the base in turn, and seconds that all of them may take
 _GUESSES = 20  # limits that are tried for a plan that was not tried yet; they cost no build
 
 
@@ -50,7 +48,6 @@ class Trial:
         passed: inside every budget.
         what: one sentence a verdict.
         stepped_down: layers that run slower than in the last plan that broke the budget.
-        saved_whole: milliseconds of the whole model, measured; None where costs are bytes or another machine's.
     """
 
     limit: float
@@ -60,14 +57,12 @@ class Trial:
     passed: bool
     what: tuple[str, ...]
     stepped_down: tuple[str, ...]
-    saved_whole: float | None
 
     def to_dict(self, unit: str) -> dict[str, Any]:
         """As JSON carries it; the plan as text. `unit` is `ms` or `bytes`."""
         return {
             "limit": self.limit,
             f"saved_{unit}": self.saved,
-            "saved_whole_ms": self.saved_whole,
             "usage": self.usage,
             "passed": self.passed,
             "verdicts": list(self.what),
@@ -127,8 +122,7 @@ class Hunt:
     def _first(self, told: float | None, least: float, most: float) -> tuple[float, list[Option]]:
         """D to start from, what budgets told if they did, and the options to take."""
         if told is None:
-            unpruned = ([o for o in of_layer if o.choice.pattern is None] for of_layer in self.problem.options)
-            taken = [min(of_layer, key=lambda o: o.cost) for of_layer in unpruned]
+            taken = self.problem.fastest_unpruned()
             if any(o.choice.format for o in taken):
                 return sum(o.drift for o in taken), taken
         limit = max(min(_START if told is None else told, most), least)
@@ -165,16 +159,7 @@ class Hunt:
             passed=bool(found),
             what=tuple(v.what for v in found.verdicts),
             stepped_down=self._stepped_down(taken, done),
-            saved_whole=self._saved_whole(candidate),
         )
-
-    def _saved_whole(self, candidate: ir.Model) -> float | None:
-        if self.settings.goal != "latency" or self.settings.costs is not None:
-            return None
-        models = {"base": self.model, "candidate": candidate}
-        sessions = {name: runtime.session(model, threads=self.settings.threads) for name, model in models.items()}
-        times = runtime.interleave(sessions, self.check[:1], runs=_TIMED, limit_s=_TIMED_S)
-        return times["base"].median_ms - times["candidate"].median_ms
 
     def _stepped_down(self, taken: Sequence[Option], done: Sequence[Trial]) -> tuple[str, ...]:
         """Layers that become slower than in the last trial that broke the budget."""
