@@ -1,7 +1,7 @@
 // bf16 W by register permutes, for AVX-512 with BF16.
 //
-// Lanes are 16 output columns, a column group. One step serves 2 non-zeros of each column of the group, from a window of
-// 32 or 64 inputs of one rounded row:
+// Lanes are 16 output columns, a column group. One step serves 2 non-zeros of each column of the group, from a window
+// of 32 or 64 inputs of one rounded row:
 //
 //   vpermw      t = x[positions]               32 stored 5-bit positions: a narrow step
 //   vpermi2w    or t = {x, next}[positions]    6-bit positions: a wide step
@@ -178,8 +178,8 @@ class Bf16Permute final : public Product {
     finish<R, G>(acc[0], pair * kPair, residual == nullptr ? nullptr : residual + at, y + at);
   }
 
-  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its registers;
-  // what is longer than Relu, or adds a residual, would be too long for that.
+  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its
+  // registers; what is longer than Relu, or adds a residual, would be too long for that.
   template <int R, int G>
   void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
     if (residual != nullptr || (activation_ != Activation::kNone && activation_ != Activation::kRelu)) {

@@ -24,7 +24,7 @@ struct Slots {
   }
 };
 
-// int8: puts as many of the first `count` into pairs that fit as can be, the earliest in any case, and returns how many.
+// int8: puts as many of the first `count` into pairs that fit as can be, the earliest in any case; returns how many.
 int pair_up(int count, Slots* slots) {
   for (; count > 2; --count) {
     if (slots->fits()) return count;
