@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[import-untyped, unused-ignore]
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 
+import sparsify
 from sparsify import contained, limits, modelio
 from sparsify.cli import main
 from sparsify.errors import ExitStatus, InputError
@@ -263,6 +264,21 @@ def test_a_crash_of_a_library_is_an_error_of_the_model(
     monkeypatch.setattr(contained, "PATIENCE", 60 if "processor" in says else 2)
     with pytest.raises(InputError, match=f"a library {says}"):
         contained.examine(path, 1000)
+
+
+def test_a_result_of_ours_is_examined_in_the_memory_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx takes packed weights for data that tells shapes, 70 bytes a weight: more than a GB here."""
+    path, size = tmp_path / "packed.onnx", 4096
+    base = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[M,{size}] x) => (float[M,{size}] y) {{ y = MatMul(x, w) }}'
+    )
+    base.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((size, size), np.float32), "w"))
+    result = sparsify.optimize(base, passes="sparse-int8")
+    result.save(path)
+    monkeypatch.setattr(contained, "_MEMORY_BYTES", 2**30)
+    contained.examine(path, path.stat().st_size, opens=False)
 
 
 def test_a_model_of_the_hugging_face_cache_is_read_through_its_links(tmp_path: Path) -> None:
