@@ -1,6 +1,6 @@
-"""paraphrase-MiniLM-L3 with its 18 linear layers at 16:64 int8, against onnxruntime's fp32 and dynamic int8.
+"""paraphrase-MiniLM-L3 with its 18 linear layers in pruned int8, against onnxruntime's fp32 and dynamic int8.
 
-    python -m benchmarks.minilm [--rounds N]
+    python -m benchmarks.minilm [--pattern 16:64] [--rounds N]
 
 One thread, batches of 8 texts of 128 word pieces, all models in one process and timed in turn (A B C D A B C D ...), so
 that a change of clock speed hits all alike. Writes benchmarks/results/minilm.json. Exits 1 when a target is missed.
@@ -25,10 +25,12 @@ from models.subjects import dynamic_int8, feeds_of, minilm
 from sparsify import kernels, report, runtime
 from sparsify.cli import talk
 
-PASSES = "cleanup,prune{pattern=16:64},sparse-int8,fuse-epilogue"
+PASSES = "cleanup,prune{{pattern={}}},sparse-int8,fuse-epilogue"
 LAYERS = 18
-FP32, INT8, PER_CHANNEL, OURS = "onnxruntime fp32", "dynamic int8", "dynamic int8, per channel", "sparsify 16:64 int8"
-TARGETS = {FP32: 2.5, INT8: 1.2, PER_CHANNEL: 1.2}  # how many times faster than each ours must be
+FP32, INT8, PER_CHANNEL, OURS = "onnxruntime fp32", "dynamic int8", "dynamic int8, per channel", "sparsify int8"
+# How many times faster than each ours must be; on CPUs whose permutes reach 64 inputs, by pattern.
+LEAST = {FP32: 2.5, INT8: 1.2, PER_CHANNEL: 1.2}
+WITH_VBMI = {"16:64": {FP32: 3.8, INT8: 1.8, PER_CHANNEL: 1.8}, "8:64": {FP32: 4.6, INT8: 1.8, PER_CHANNEL: 1.8}}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,15 +38,18 @@ def main() -> int:
     """Measure, print, write; 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50, help="timed runs of each model (default: 50)")
+    parser.add_argument("--pattern", default="16:64", help="of the zeros (default: 16:64)")
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's quantiser talks on the root logger
 
     with tempfile.TemporaryDirectory() as folder:
-        timings, sizes = _measure(Path(folder), options.rounds)
-    ratios = {name: _ratio(timings[name], timings[OURS]) for name in TARGETS}
-    _print(timings, sizes, ratios)
-    _write(timings, sizes, ratios)
-    return 0 if all(ratios[name] >= target for name, target in TARGETS.items()) else 1
+        timings, sizes = _measure(Path(folder), options.pattern, options.rounds)
+    vbmi = kernels.isa() in ("avx512_vbmi", "avx512_bf16")
+    targets = WITH_VBMI.get(options.pattern, LEAST) if vbmi else LEAST
+    ratios = {name: _ratio(timings[name], timings[OURS]) for name in targets}
+    _print(options.pattern, timings, sizes, ratios, targets)
+    _write(options.pattern, timings, sizes, ratios, targets)
+    return 0 if all(ratios[name] >= target for name, target in targets.items()) else 1
 
 
 def _ratio(other: runtime.Timing, ours: runtime.Timing) -> float:
@@ -52,9 +57,9 @@ def _ratio(other: runtime.Timing, ours: runtime.Timing) -> float:
     return median(a / b for a, b in zip(other.samples_ms, ours.samples_ms, strict=True))
 
 
-def _measure(folder: Path, rounds: int) -> tuple[dict[str, runtime.Timing], dict[str, int]]:
+def _measure(folder: Path, pattern: str, rounds: int) -> tuple[dict[str, runtime.Timing], dict[str, int]]:
     subject = minilm(folder, calibration=4, held_out=4)
-    result = sparsify.optimize(subject.model, data=subject.calibration, passes=PASSES, threads=1)
+    result = sparsify.optimize(subject.model, data=subject.calibration, passes=PASSES.format(pattern), threads=1)
     rewritten = sum(node["decision"] != "left" for node in result.report["nodes"])
     if rewritten != LAYERS:
         sys.exit(f"error: {rewritten} of {LAYERS} linear layers were rewritten: this is not what the target is about")
@@ -70,21 +75,33 @@ def _measure(folder: Path, rounds: int) -> tuple[dict[str, runtime.Timing], dict
     return timings, {name: runtime.size_bytes(file) for name, file in files.items()}
 
 
-def _print(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
+def _print(
+    pattern: str,
+    timings: dict[str, runtime.Timing],
+    sizes: dict[str, int],
+    ratios: dict[str, float],
+    targets: dict[str, float],
+) -> None:
     rows = []
     for name, time in timings.items():
-        against = ("", "") if name == OURS else (f"{ratios[name]:.2f}x faster", _verdict(ratios[name], TARGETS[name]))
+        against = ("", "") if name == OURS else (f"{ratios[name]:.2f}x faster", _verdict(ratios[name], targets[name]))
         latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f}"
         rows.append((name, f"{sizes[name] / 1e6:.1f} MB", *latency, *against))
     columns = ("", ">size", ">median", ">middle half", ">ours is", "target")
-    talk.show_table(report.Table("paraphrase-MiniLM-L3-v2, 8 x 128, 1 thread", columns, tuple(rows)))
+    talk.show_table(report.Table(f"paraphrase-MiniLM-L3-v2 at {pattern}, 8 x 128, 1 thread", columns, tuple(rows)))
 
 
 def _verdict(ratio: float, target: float) -> str:
     return f"{target}x: {'held' if ratio >= target else 'MISSED'}"
 
 
-def _write(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: dict[str, float]) -> None:
+def _write(
+    pattern: str,
+    timings: dict[str, runtime.Timing],
+    sizes: dict[str, int],
+    ratios: dict[str, float],
+    targets: dict[str, float],
+) -> None:
     RESULTS.mkdir(exist_ok=True)
     result = {
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -92,9 +109,9 @@ def _write(timings: dict[str, runtime.Timing], sizes: dict[str, int], ratios: di
         "python": platform.python_version(),
         "machine": platform.machine(),
         "isa": kernels.isa(),
-        "passes": PASSES,
+        "passes": PASSES.format(pattern),
         "models": {name: {**time.to_dict(), "size": sizes[name]} for name, time in timings.items()},
-        "faster_than": {name: {"ratio": ratio, "target": TARGETS[name]} for name, ratio in ratios.items()},
+        "faster_than": {name: {"ratio": ratio, "target": targets[name]} for name, ratio in ratios.items()},
     }
     (RESULTS / "minilm.json").write_text(json.dumps(result, indent=2) + "\n")
 
