@@ -92,11 +92,16 @@ class Rows final : public Product {
   void add(const Tile<R>& t, int64_t i, int64_t first, int64_t count, float (&sum)[R][kColumns<R>]) const {
     const W* w[G];
     for (int g = 0; g < G; ++g) w[g] = value_ + t.input[i + g] * w_.n + first;
+    const W* next[G];  // of the rows after these: what the CPU foresees ends where a row does
+    for (int g = 0; g < G; ++g) next[g] = value_ + t.input[std::min(i + G + g, t.used - 1)] * w_.n + first;
     const float* factor = t.factor + i * R;
     int64_t c = 0;
     for (; c + kLanes <= count; c += kLanes) {
       Float v[G];
-      for (int g = 0; g < G; ++g) v[g] = load(w[g] + c);
+      for (int g = 0; g < G; ++g) {
+        v[g] = load(w[g] + c);
+        __builtin_prefetch(next[g] + c);
+      }
       for (int r = 0; r < R; ++r) {
         auto total = V::load(sum[r] + c);
         for (int g = 0; g < G; ++g) total = V::fma(V::set(factor[g * R + r]), v[g], total);
