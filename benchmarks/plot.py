@@ -55,7 +55,7 @@ def draw(contenders: list[dict[str, Any]], title: str, to: Path) -> None:
     axes.set(xlabel="share of zeros", ylabel="times faster than onnxruntime fp32", title=title, yscale="log")
     axes.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     figure.savefig(to, bbox_inches="tight", metadata={"Date": None})
 
 

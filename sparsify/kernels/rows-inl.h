@@ -30,7 +30,9 @@ class Rows final : public Product {
   using Float = typename V::Float;
 
  public:
-  explicit Rows(RowsWeights w) : w_(std::move(w)), value_(static_cast<const W*>(w_.value)) {}
+  explicit Rows(RowsWeights w) : w_(std::move(w)), value_(static_cast<const W*>(w_.value)) {
+    prefer_huge_pages(const_cast<void*>(w_.value), bytes(), true);  // its rows are read here and there
+  }
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     for (int64_t m = 0; m < rows; m += kMostRows) {

@@ -7,15 +7,17 @@
 
 namespace sparsify {
 
-void prefer_huge_pages(void* memory, int64_t bytes) {
+void prefer_huge_pages(void* memory, int64_t bytes, bool is_in_use) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1; older ones refuse it
   constexpr int64_t kHuge = 1 << 21;  // bytes
   if (bytes < 2 * kHuge) return;
   const auto start = reinterpret_cast<uintptr_t>(memory);
   const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge, last = (start + static_cast<uintptr_t>(bytes)) / kHuge * kHuge;
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (is_in_use) madvise(reinterpret_cast<void*>(first), last - first, kCollapse);
 #else
-  (void)memory, (void)bytes;
+  (void)memory, (void)bytes, (void)is_in_use;
 #endif
 }
 
