@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from sparsify import ops
 from sparsify.errors import UsageError
-from sparsify.graph import Linear, Unsupported, find_linear, node_name, opset
+from sparsify.graph import Linear, Unsupported, find_linear, fresh_name, node_name, opset
 from sparsify.patterns import Pattern
 
 
@@ -89,6 +89,15 @@ def chosen(layer: Linear) -> Choice | None:
     return found
 
 
+def _name_apart(model: ir.Model, old: Mapping[int, ir.Node]) -> None:
+    """Give each node that is not of the `old` ones, by id, a name that no other has: onnxruntime wants it so."""
+    here = list(model.graph.all_nodes())
+    taken = {node.name or "" for node in here if id(node) in old}
+    for node in here:
+        if id(node) not in old and node.name:
+            node.name = fresh_name(taken, node.name)
+
+
 LISTENER = "listener"  # key of the model's `meta`: called with how many nodes a pass has looked at; never saved
 
 
@@ -113,12 +122,15 @@ class Pass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> Report:
         events: list[Event] = []
+        old = {id(node): node for node in model.graph.all_nodes()}
         listener = model.meta.get(LISTENER)
         for event in self.rewrite(model):
             events.append(event)
             if listener is not None:
                 listener(len(events))
         changes = tuple(e for e in events if isinstance(e, Change))
+        if changes:
+            _name_apart(model, old)
         refusals = tuple(e for e in events if isinstance(e, Refusal))
         findings = tuple(e for e in events if isinstance(e, Finding))
         return Report(model, bool(changes), changes, refusals, findings)

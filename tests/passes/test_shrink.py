@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsify.passes.shrink import Shrink
+from sparsify.passes.sparse_fp32 import SparseFp32
 from tests.running import EPS, difference_bound, op_types, run, set_constant
 
 H = 12
@@ -140,3 +141,17 @@ def test_what_constant_units_gave_is_added_where_there_was_no_bias(rng):
     Shrink()(model)
     assert op_types(model) == ["Gemm", "Tanh", "MatMul", "Add"]
     assert model.graph.outputs[0].name == "y"
+
+
+def test_what_a_later_pass_adds_has_another_name():
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[M,2] x, float[2] c) => (float[M,2] y)
+        <float[2,2] w1 = {1, 0, 2, 0}, float[2] b1 = {1, 3}, float[2,2] w2 = {1, 2, 3, 4}> {
+          h = MatMul(x, w1)  a = Add(h, b1)  y = Gemm(a, w2, c) }""")
+    feed = {"x": np.array([[1, 2], [3, 4]], np.float32), "c": np.array([5, 6], np.float32)}
+    expected = run(model, **feed)[0]
+    assert Shrink()(model).modified  # its second unit is 3, whatever x: an Add
+    assert SparseFp32(min_sparsity=0.0)(model).modified  # c is not constant: another
+    added = [node.name for node in model.graph if node.op_type == "Add"]
+    assert len(set(added)) == len(added) > 1
+    assert (run(model, **feed)[0] == expected).all()  # small integers: exact in any order
