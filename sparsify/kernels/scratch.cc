@@ -21,6 +21,35 @@ void prefer_huge_pages(void* memory, int64_t bytes, bool is_in_use) {
 #endif
 }
 
+namespace {
+
+constexpr int64_t kMapped = 4 << 20;  // bytes from which on memory is mapped: as many as get pages of 2 MB
+
+}  // namespace
+
+void* take(int64_t bytes) {
+#if defined(__linux__)
+  if (bytes >= kMapped) {
+    void* p = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    prefer_huge_pages(p, bytes);
+    return p;
+  }
+#endif
+  return aligned<uint8_t>(bytes).release();
+}
+
+void give_back(void* memory, int64_t bytes) {
+#if defined(__linux__)
+  if (bytes >= kMapped) {
+    munmap(memory, static_cast<size_t>(bytes));
+    return;
+  }
+#endif
+  (void)bytes;
+  std::free(memory);
+}
+
 void let_go(const void* from, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_PAGEOUT)
   if (from == nullptr) return;

@@ -39,6 +39,11 @@ Aligned<T> aligned(int64_t count) {
   return Aligned<T>(static_cast<T*>(p));
 }
 
+// Memory for numbers: a large one straight from the system, so that it goes back there when it is freed. A session packs
+// layer by layer; what the heap kept of that was as much as the packed weights (six layers 4096x4096 at 8:64: 1.4 times).
+void* take(int64_t bytes);
+void give_back(void* memory, int64_t bytes);
+
 // A vector in such memory. Elements that resize adds are left as they are: what writes them all needs no zeros first.
 template <class T>
 struct Uninitialized {
@@ -46,8 +51,8 @@ struct Uninitialized {
   Uninitialized() = default;
   template <class U>
   Uninitialized(const Uninitialized<U>&) {}
-  T* allocate(size_t count) { return aligned<T>(static_cast<int64_t>(count)).release(); }
-  void deallocate(T* memory, size_t) { std::free(memory); }
+  T* allocate(size_t count) { return static_cast<T*>(take(static_cast<int64_t>(count * sizeof(T)))); }
+  void deallocate(T* memory, size_t count) { give_back(memory, static_cast<int64_t>(count * sizeof(T))); }
   void construct(T* at) { ::new (static_cast<void*>(at)) T; }
   template <class U>
   void construct(T* at, U&& value) {
