@@ -55,7 +55,7 @@ fuzz: fuzz-python fuzz-native ## both fuzzers, for hours; findings and what they
 fuzz-python: $(READY) ## fuzz load, inspect and optimize, SECONDS=3600 long; installs atheris
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@mkdir -p build/fuzz-python/corpus build/fuzz-python/findings
-	@$(BIN)/python -m tests.fuzz.search -max_total_time=$(or $(SECONDS),3600) -timeout=600 -rss_limit_mb=4096 -max_len=8192 \
+	@$(BIN)/python -m tests.fuzz.search -max_total_time=$(or $(SECONDS),3600) -timeout=600 -rss_limit_mb=8192 -max_len=8192 \
 	  -print_final_stats=1 -artifact_prefix=build/fuzz-python/findings/ build/fuzz-python/corpus tests/fuzz/corpus
 
 fuzz-native: $(READY) ## fuzz the operators' packed inputs under sanitizers, RUNS=1000000 times; needs clang
