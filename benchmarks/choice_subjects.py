@@ -72,8 +72,8 @@ def texts(posts: Sequence[str], count: int) -> list[Feed]:
     return [{"input_ids": batch, "attention_mask": np.ones_like(batch)} for batch in batches]
 
 
-def _pictures(names: Sequence[str]) -> list[Feed]:
-    return [{"input_image": square[None]} for square in photos.squares(names)]
+def _pictures(names: Sequence[str], crops: int = photos.CROPS) -> list[Feed]:
+    return [{"input_image": square[None]} for square in photos.squares(names, crops)]
 
 
 def _lines(samples: Sequence[str], count: int) -> list[Feed]:
@@ -121,7 +121,7 @@ SUBJECTS = {
     "vit": Subject(
         "ViT-S/14 saliency, one picture",
         partial(fetch, "vit-saliency"),
-        lambda: _pictures(photos.CALIBRATION),
+        lambda: _pictures(photos.CALIBRATION, 12),
         lambda: _pictures(photos.JUDGED),
         {"map_iou>=0.98": 1.7},
         metrics=("benchmarks.choice_subjects:map_iou",),

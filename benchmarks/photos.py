@@ -28,8 +28,8 @@ _MEAN, _SPREAD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]
 _INPUT, _OUTPUT = "input_image", "output_importance"
 
 
-def squares(names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """float32 [names * CROPS, 3, SIDE, SIDE], the same ones every time.
+def squares(names: Sequence[str], crops: int = CROPS) -> npt.NDArray[np.float32]:
+    """float32 [names * crops, 3, SIDE, SIDE], the same ones every time.
 
     Raises:
         FetchError: the photographs cannot be had.
@@ -42,7 +42,7 @@ def squares(names: Sequence[str]) -> npt.NDArray[np.float32]:
         }
         for name in names:
             photo = Image.open(io.BytesIO(archive.read(paths[name]))).convert("RGB")
-            for _ in range(CROPS):
+            for _ in range(crops):
                 side = int(min(photo.size) * draw.uniform(_LEAST, 1))
                 left, top = (int(draw.integers(0, length - side + 1)) for length in photo.size)
                 square = photo.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
