@@ -34,6 +34,7 @@ def replacing(path: Path, then: Callable[[], None] = lambda: None) -> Iterator[P
     Raises:
         UsageError: something cannot be written.
     """
+    _check_kind(path, str(path))
     try:
         _remove_abandoned(path)
         with _scratch(path) as folder:
@@ -98,13 +99,20 @@ def check_folder(file: Path, where: str) -> None:
     """Say before the work, not after it, that `file` could not be written.
 
     Raises:
-        UsageError: there is no such folder, or nothing may be written there.
+        UsageError: there is no such folder, nothing may be written there, or a device or pipe has the name.
     """
+    _check_kind(file, where)
     folder = file.absolute().parent
     if not folder.is_dir():
         raise UsageError("the folder does not exist", where=where, hint="make it first")
     if not os.access(folder, os.W_OK):
         raise UsageError("the folder may not be written to", where=where, hint="choose another place for it")
+
+
+def _check_kind(file: Path, where: str) -> None:
+    """A new file takes the place of an old one; whoever may do so would put it in the place of /dev/null, too."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise UsageError("this is a device or a pipe, not a file to replace", where=where, hint="name a regular file")
 
 
 @contextlib.contextmanager

@@ -176,6 +176,15 @@ def test_a_read_only_folder_is_refused_before_the_work(tmp_path: Path) -> None:
         files.write_bytes(tmp_path / "x.onnx", b"x")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.onnx")
+    for write in (lambda path: files.check_folder(path, "-o x.onnx"), lambda path: files.write_bytes(path, b"x")):
+        with pytest.raises(UsageError, match="device or a pipe"):
+            write(tmp_path / "x.onnx")
+    assert (tmp_path / "x.onnx").is_fifo()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a read-only mount")
 def test_a_read_only_file_system_is_refused_with_a_sentence(small_disk: Path) -> None:
     (small_disk / "x.onnx").write_bytes(b"before")
