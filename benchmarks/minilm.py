@@ -14,6 +14,7 @@ import logging
 import platform
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,17 @@ WITH_VBMI = {"16:64": {FP32: 3.8, INT8: 1.8, PER_CHANNEL: 1.8}, "8:64": {FP32: 4
 RESULTS = Path(__file__).parent / "results"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was measured at one pattern: by model, and by what ours is held against."""
+
+    pattern: str
+    timings: dict[str, runtime.Timing]
+    sizes: dict[str, int]
+    ratios: dict[str, float]
+    targets: dict[str, float]
+
+
 def main() -> int:
     """Measure, print, write; 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,8 +59,9 @@ def main() -> int:
     vbmi = kernels.isa() in ("avx512_vbmi", "avx512_bf16")
     targets = WITH_VBMI.get(options.pattern, LEAST) if vbmi else LEAST
     ratios = {name: _ratio(timings[name], timings[OURS]) for name in targets}
-    _print(options.pattern, timings, sizes, ratios, targets)
-    _write(options.pattern, timings, sizes, ratios, targets)
+    found = Found(options.pattern, timings, sizes, ratios, targets)
+    _print(found)
+    _write(found)
     return 0 if all(ratios[name] >= target for name, target in targets.items()) else 1
 
 
@@ -75,33 +88,22 @@ def _measure(folder: Path, pattern: str, rounds: int) -> tuple[dict[str, runtime
     return timings, {name: runtime.size_bytes(file) for name, file in files.items()}
 
 
-def _print(
-    pattern: str,
-    timings: dict[str, runtime.Timing],
-    sizes: dict[str, int],
-    ratios: dict[str, float],
-    targets: dict[str, float],
-) -> None:
+def _print(found: Found) -> None:
     rows = []
-    for name, time in timings.items():
-        against = ("", "") if name == OURS else (f"{ratios[name]:.2f}x faster", _verdict(ratios[name], targets[name]))
+    for name, time in found.timings.items():
+        against = ("", "") if name == OURS else _verdict(found.ratios[name], found.targets[name])
         latency = f"{time.median_ms:.2f} ms", f"{time.p25_ms:.2f} to {time.p75_ms:.2f}"
-        rows.append((name, f"{sizes[name] / 1e6:.1f} MB", *latency, *against))
+        rows.append((name, f"{found.sizes[name] / 1e6:.1f} MB", *latency, *against))
     columns = ("", ">size", ">median", ">middle half", ">ours is", "target")
-    talk.show_table(report.Table(f"paraphrase-MiniLM-L3-v2 at {pattern}, 8 x 128, 1 thread", columns, tuple(rows)))
+    title = f"paraphrase-MiniLM-L3-v2 at {found.pattern}, 8 x 128, 1 thread"
+    talk.show_table(report.Table(title, columns, tuple(rows)))
 
 
-def _verdict(ratio: float, target: float) -> str:
-    return f"{target}x: {'held' if ratio >= target else 'MISSED'}"
+def _verdict(ratio: float, target: float) -> tuple[str, str]:
+    return f"{ratio:.2f}x faster", f"{target}x: {'held' if ratio >= target else 'MISSED'}"
 
 
-def _write(
-    pattern: str,
-    timings: dict[str, runtime.Timing],
-    sizes: dict[str, int],
-    ratios: dict[str, float],
-    targets: dict[str, float],
-) -> None:
+def _write(found: Found) -> None:
     RESULTS.mkdir(exist_ok=True)
     result = {
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -109,9 +111,9 @@ def _write(
         "python": platform.python_version(),
         "machine": platform.machine(),
         "isa": kernels.isa(),
-        "passes": PASSES.format(pattern),
-        "models": {name: {**time.to_dict(), "size": sizes[name]} for name, time in timings.items()},
-        "faster_than": {name: {"ratio": ratio, "target": targets[name]} for name, ratio in ratios.items()},
+        "passes": PASSES.format(found.pattern),
+        "models": {name: {**time.to_dict(), "size": found.sizes[name]} for name, time in found.timings.items()},
+        "faster_than": {name: {"ratio": ratio, "target": found.targets[name]} for name, ratio in found.ratios.items()},
     }
     (RESULTS / "minilm.json").write_text(json.dumps(result, indent=2) + "\n")
 
