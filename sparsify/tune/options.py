@@ -28,7 +28,7 @@ from sparsify.solvers.allocate import Curve
 from sparsify.tune import candidates, rounding
 from sparsify.tune.candidates import Costs, Kind
 from sparsify.tune.knapsack import Option
-from sparsify.tune.plan import EXACT, LOWER, PREPARE, SMOOTH, STOCK, build, pipeline
+from sparsify.tune.plan import EXACT, LOWER, PREPARE, SMOOTH, STOCK, Plan, build, pipeline
 
 GOALS = ("latency", "size")
 _ROUNDED_FEEDS = 2  # that low precision is tried on: its drift varies less with the data than that of pruning
@@ -92,6 +92,14 @@ class Problem:
         """The cheapest option of each layer that prunes nothing."""
         unpruned = ([o for o in of_layer if o.choice.pattern is None] for of_layer in self.options)
         return [min(of_layer, key=lambda o: o.cost) for of_layer in unpruned]
+
+    def plan(self, taken: Sequence[Option]) -> Plan:
+        """The choices of one option for each layer."""
+        return {name: option.choice for name, option in zip(self.names, taken, strict=True)}
+
+    def saved(self, taken: Sequence[Option]) -> float:
+        """Milliseconds or bytes that these options cost less than the layers as they are."""
+        return sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.options, taken, strict=True))
 
 
 def problem(model: ir.Model, learn: Sequence[Feed], settings: Settings) -> Problem:

@@ -97,7 +97,7 @@ class Hunt:
         best = self._best()
         limit, taken = self._first(told, least, most)
         for _ in range((count + _RESCUES) * _GUESSES):
-            known = next((t for t in done if t.plan == self._plan(taken)), None)
+            known = next((t for t in done if t.plan == self.problem.plan(taken)), None)
             spent = sum(option.drift for option in taken)
             if known is None:
                 enough = count if any(t.passed for t in done) else count + _RESCUES
@@ -135,11 +135,8 @@ class Hunt:
         found = audit(self.model, self.model, self.check, measures=self.settings.measures, threads=1)
         return {} if found.whole is None else {name: e.value for name, e in found.whole.metrics.items()}
 
-    def _plan(self, taken: Sequence[Option]) -> Plan:
-        return {name: option.choice for name, option in zip(self.problem.names, taken, strict=True)}
-
     def _try(self, limit: float, taken: Sequence[Option], done: Sequence[Trial], best: Mapping[str, float]) -> Trial:
-        plan = self._plan(taken)
+        plan = self.problem.plan(taken)
         candidate = self.model.clone()
         build(candidate, self.settings.pipeline, plan, self.learn)
         found = audit(
@@ -154,7 +151,7 @@ class Hunt:
         return Trial(
             limit,
             plan,
-            saved=sum(of_layer[0].cost - o.cost for of_layer, o in zip(self.problem.options, taken, strict=True)),
+            saved=self.problem.saved(taken),
             usage=usage(found, self.budgets, best),
             passed=bool(found),
             what=tuple(v.what for v in found.verdicts),

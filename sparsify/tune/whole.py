@@ -22,11 +22,11 @@ _RUNS, _LIMIT_S = 15, 10.0
 def saving_ratio(model: ir.Model, problem: Problem, learn: Sequence[Feed], settings: Settings) -> float | None:
     """None where costs are bytes, or another machine's, or nothing pays without pruning."""
     taken = problem.fastest_unpruned()
-    told = sum(of_layer[0].cost - o.cost for of_layer, o in zip(problem.options, taken, strict=True))
+    told = problem.saved(taken)
     if settings.goal != "latency" or settings.costs is not None or told <= 0:
         return None
     candidate = model.clone()
-    build(candidate, settings.pipeline, {n: o.choice for n, o in zip(problem.names, taken, strict=True)}, learn)
+    build(candidate, settings.pipeline, problem.plan(taken), learn)
     models = {"base": model, "candidate": candidate}
     sessions = {name: runtime.session(one, threads=settings.threads) for name, one in models.items()}
     times = runtime.interleave(sessions, learn[:1], runs=_RUNS, limit_s=_LIMIT_S)
