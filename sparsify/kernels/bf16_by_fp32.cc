@@ -4,6 +4,7 @@
 
 #include "bf16.h"
 #include "contract.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -16,7 +17,7 @@ class Bf16ByFp32 final : public Product {
     Csc<float> wide{w.k, w.n, w.start, w.row, {}};
     wide.value.reserve(w.value.size());
     for (const uint16_t bits : w.value) wide.value.push_back(from_bf16(bits));
-    product_ = make(wide, std::move(epilogue));
+    product_ = make(Weights<float>(std::move(wide)), std::move(epilogue));
   }
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
@@ -38,8 +39,8 @@ class Bf16ByFp32 final : public Product {
 }  // namespace
 
 #define SPARSIFY_BF16_BY_FP32(name, fp32)                                              \
-  std::unique_ptr<Product> name(const Csc<uint16_t>& w, Epilogue epilogue) {           \
-    return std::make_unique<Bf16ByFp32>(w, std::move(epilogue), fp32);                 \
+  std::unique_ptr<Product> name(const Weights<uint16_t>& w, Epilogue epilogue) {       \
+    return std::make_unique<Bf16ByFp32>(w.columns(), std::move(epilogue), fp32);       \
   }
 #if defined(SPARSIFY_X86)
 SPARSIFY_BF16_BY_FP32(bf16_by_fp32_avx512, fp32_panel_avx512)

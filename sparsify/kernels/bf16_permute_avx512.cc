@@ -25,6 +25,7 @@
 #include "contract.h"
 #include "epilogue-inl.h"
 #include "vector_avx512.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -101,7 +102,7 @@ inline void block_steps(const uint8_t* code, int64_t blocks, const uint16_t* w, 
 
 class Bf16Permute final : public Product {
  public:
-  Bf16Permute(const Csc<uint16_t>& w, const Epilogue& epilogue)
+  Bf16Permute(const Weights<uint16_t>& w, const Epilogue& epilogue)
       : w_(w, epilogue.bias),
         activation_(epilogue.activation),
         least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
@@ -249,7 +250,7 @@ class Bf16Permute final : public Product {
 
 }  // namespace
 
-std::unique_ptr<Product> bf16_permute_avx512(const Csc<uint16_t>& w, Epilogue epilogue) {
+std::unique_ptr<Product> bf16_permute_avx512(const Weights<uint16_t>& w, Epilogue epilogue) {
   return std::make_unique<Bf16Permute>(w, epilogue);
 }
 

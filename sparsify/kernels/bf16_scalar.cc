@@ -4,6 +4,7 @@
 #include "contract.h"
 #include "epilogue-inl.h"
 #include "vector_scalar.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -38,8 +39,8 @@ class Bf16Scalar final : public Product {
 
 }  // namespace
 
-std::unique_ptr<Product> bf16_scalar(const Csc<uint16_t>& w, Epilogue epilogue) {
-  return std::make_unique<Bf16Scalar>(w, std::move(epilogue));
+std::unique_ptr<Product> bf16_scalar(const Weights<uint16_t>& w, Epilogue epilogue) {
+  return std::make_unique<Bf16Scalar>(w.columns(), std::move(epilogue));
 }
 
 }  // namespace sparsify

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "plain_steps.h"
 #include "slide.h"
 
 namespace sparsify {
@@ -59,11 +60,11 @@ void write_blocks(const Csc<uint16_t>& w, int64_t first, int64_t last, int64_t b
 
 }  // namespace
 
-Bf16Stream::Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_bias)
-    : k(w.k),
-      n(w.n),
-      blocks((w.k + kBlock - 1) / kBlock),
-      pairs((w.n + kPair - 1) / kPair),
+Bf16Stream::Bf16Stream(const Weights<uint16_t>& w, const std::vector<float>& given_bias)
+    : k(w.k()),
+      n(w.n()),
+      blocks((k + kBlock - 1) / kBlock),
+      pairs((n + kPair - 1) / kPair),
       kind(static_cast<size_t>(pairs)),
       code(static_cast<size_t>(pairs * blocks)),
       first_window{0},
@@ -71,13 +72,26 @@ Bf16Stream::Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_b
       bias(aligned<float>(pairs * kPair)) {
   std::fill(bias.get(), bias.get() + pairs * kPair, 0.0f);
   std::copy(given_bias.begin(), given_bias.end(), bias.get());
+  if (w.mostly_there() != nullptr && add_dense(*w.mostly_there())) return;
+  data.clear();
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    add_pair(w, pair);
+    add_pair(w.columns(), pair);
     first_window.push_back(static_cast<int64_t>(window.size()));
     offset.push_back(static_cast<int64_t>(data.size()));
     // Pairs are much alike: with room for one and a half times the first, the rest seldom moves.
     if (pair == 0) data.reserve(static_cast<size_t>(offset.back() * pairs * 3 / 2));
   }
+}
+
+// Plain steps throughout, if that is what all pairs come to.
+bool Bf16Stream::add_dense(const Encoded& in) {
+  constexpr PlainLayout kPlainLayout{kPair, kBlock, kPlainSteps * kPlainCost, kWideCost, kNarrowCost};
+  if (!pack_plain(in, kPlainLayout, &data, nullptr)) return false;
+  std::fill(kind.begin(), kind.end(), Kind::kBlocks);
+  std::fill(code.begin(), code.end(), kPlain);
+  first_window.resize(static_cast<size_t>(pairs) + 1, 0);
+  for (int64_t pair = 1; pair <= pairs; ++pair) offset.push_back(pair * blocks * kBlock * kPair);
+  return true;
 }
 
 void Bf16Stream::add_pair(const Csc<uint16_t>& w, int64_t pair) {

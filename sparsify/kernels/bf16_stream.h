@@ -15,6 +15,7 @@
 
 #include "contract.h"
 #include "scratch.h"
+#include "weights.h"
 
 namespace sparsify {
 
@@ -36,7 +37,7 @@ struct Bf16Stream {
   Numbers<uint16_t> data;
   Aligned<float> bias;                // [pairs * 32], zeros behind the last column
 
-  Bf16Stream(const Csc<uint16_t>& w, const std::vector<float>& given_bias);
+  Bf16Stream(const Weights<uint16_t>& w, const std::vector<float>& given_bias);
 
   int64_t bytes() const {
     const auto starts = static_cast<int64_t>(window.size());
@@ -44,6 +45,7 @@ struct Bf16Stream {
   }
 
  private:
+  bool add_dense(const Encoded& in);
   void add_pair(const Csc<uint16_t>& w, int64_t pair);
 };
 

@@ -4,9 +4,9 @@
 #include <exception>
 
 #include "columns_weights.h"
-#include "decode.h"
 #include "dispatch.h"
 #include "rows_weights.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -20,8 +20,8 @@ class SerialPool final : public Pool {
 
 template <class T, class Factory>
 Product* pack(const Encoded& encoded, Epilogue epilogue, Factory make, std::string* error) {
-  Csc<T> w;
-  *error = decode(encoded, &w);
+  Weights<T> w;
+  *error = w.read(encoded);
   return error->empty() ? make(w, std::move(epilogue)).release() : nullptr;
 }
 

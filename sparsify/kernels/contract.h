@@ -105,19 +105,21 @@ class Product {
   virtual int64_t bytes() const = 0;
 };
 
+template <class T>
+class Weights;  // weights.h
 struct ColumnsWeights;  // columns_weights.h
 struct RowsWeights;     // rows_weights.h
 
-using Fp32Factory = std::unique_ptr<Product> (*)(const Csc<float>&, Epilogue);
-using Int8Factory = std::unique_ptr<Product> (*)(const Csc<int8_t>&, Epilogue);
-using Bf16Factory = std::unique_ptr<Product> (*)(const Csc<uint16_t>&, Epilogue);
+using Fp32Factory = std::unique_ptr<Product> (*)(const Weights<float>&, Epilogue);
+using Int8Factory = std::unique_ptr<Product> (*)(const Weights<int8_t>&, Epilogue);
+using Bf16Factory = std::unique_ptr<Product> (*)(const Weights<uint16_t>&, Epilogue);
 using ColumnsFactory = std::unique_ptr<Product> (*)(ColumnsWeights);
 using RowsFactory = std::unique_ptr<Product> (*)(RowsWeights);
 
-#define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<float>&, Epilogue);
-#define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<int8_t>&, Epilogue);
+#define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<float>&, Epilogue);
+#define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<int8_t>&, Epilogue);
 #define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(ColumnsWeights);
-#define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Csc<uint16_t>&, Epilogue);
+#define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<uint16_t>&, Epilogue);
 #define SPARSIFY_ROWS_KERNEL(isa, format, factory) std::unique_ptr<Product> factory(RowsWeights);
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL

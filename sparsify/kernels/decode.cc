@@ -5,46 +5,10 @@
 #include <cstring>
 #include <limits>
 
+#include "bitmask.h"
+
 namespace sparsify {
 namespace {
-
-constexpr const char* kNoMatrix = "positions and values do not describe a matrix of this shape";
-
-// The bitmask, 64 columns of a row at a time.
-class Mask {
- public:
-  static constexpr int64_t kWord = 64;
-
-  explicit Mask(const Encoded& in) : bytes_(static_cast<const uint8_t*>(in.positions)), size_(in.position_count), n_(in.n) {}
-
-  // Bit i: whether the weight in column `c + i` is there; 0 behind the last column.
-  uint64_t word(int64_t row, int64_t c) const {
-    const int64_t bit = row * n_ + c, byte = bit / 8, shift = bit % 8, left = n_ - c;
-    uint64_t low = 0, high = 0;
-    if (byte + 9 <= size_) {
-      std::memcpy(&low, bytes_ + byte, 8);
-      high = bytes_[byte + 8];
-    } else {
-      for (int64_t i = byte; i < size_; ++i) (i - byte < 8 ? low : high) |= uint64_t{bytes_[i]} << (i - byte) % 8 * 8;
-    }
-    const uint64_t bits = low >> shift | high << 1 << (63 - shift);
-    return left >= kWord ? bits : bits & ((uint64_t{1} << left) - 1);
-  }
-
-  // Whether all bits behind the last weight are 0.
-  bool ends(int64_t weights) const { return weights % 8 == 0 || bytes_[size_ - 1] >> weights % 8 == 0; }
-
- private:
-  const uint8_t* bytes_;
-  int64_t size_, n_;
-};
-
-// As one instruction it is not part of every CPU's.
-int64_t count_ones(uint64_t v) {
-  v -= v >> 1 & 0x5555555555555555;
-  v = (v & 0x3333333333333333) + (v >> 2 & 0x3333333333333333);
-  return static_cast<int64_t>(((v + (v >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101 >> 56);
-}
 
 // Byte i of entry b is bit i of b: adding entries counts bits by column.
 std::array<uint64_t, 256> spread_bits() {
@@ -216,8 +180,7 @@ std::string wrong_rows(const Encoded& in) {
          std::to_string(in.n);
 }
 
-template <class T>
-std::string decode(const Encoded& in, Csc<T>* out) {
+std::string wrong_size(const Encoded& in) {
   if (in.encoding == Encoding::kColumns) return "gaps of columns are for kernels of columns";
   if (in.encoding == Encoding::kRows) return "weights without positions are for kernels of rows";
   if (std::string wrong = wrong_shape(in); !wrong.empty()) return wrong;
@@ -226,13 +189,18 @@ std::string decode(const Encoded& in, Csc<T>* out) {
   }
   const bool bitmask = in.encoding == Encoding::kBitmask;
   const int64_t expected = bitmask ? (in.k * in.n + 7) / 8 : in.count;
-  if (in.position_count != expected) {
-    return std::string(bitmask ? "the bitmask has " : "the gaps number ") + std::to_string(in.position_count) +
-           (bitmask ? " bytes" : "") + ", expected " + std::to_string(expected);
-  }
+  if (in.position_count == expected) return "";
+  return std::string(bitmask ? "the bitmask has " : "the gaps number ") + std::to_string(in.position_count) +
+         (bitmask ? " bytes" : "") + ", expected " + std::to_string(expected);
+}
+
+template <class T>
+std::string decode(const Encoded& in, Csc<T>* out) {
+  if (std::string wrong = wrong_size(in); !wrong.empty()) return wrong;
   out->k = in.k;
   out->n = in.n;
   out->start.assign(static_cast<size_t>(in.n) + 1, 0);
+  const bool bitmask = in.encoding == Encoding::kBitmask;
   if (std::string wrong = bitmask ? decode_bitmask(in, out) : decode_delta(in, out); !wrong.empty()) return wrong;
   const auto* values = static_cast<const T*>(in.values);
   if (std::find(values, values + in.count, T(0)) != values + in.count) drop_zeros(out);

@@ -44,6 +44,11 @@ constexpr int64_t kMostInputs = int64_t{1} << 22;
 // What is wrong with the shape; empty if nothing.
 std::string wrong_shape(const Encoded& in);
 
+// What is wrong with the numbers of a bitmask or of gaps; empty if nothing. What they say is still to be checked.
+std::string wrong_size(const Encoded& in);
+
+constexpr const char* kNoMatrix = "positions and values do not describe a matrix of this shape";
+
 // What is wrong with an encoding of kRows, which has all weights and no positions; empty if nothing.
 std::string wrong_rows(const Encoded& in);
 

@@ -3,6 +3,7 @@
 #include "contract.h"
 #include "epilogue-inl.h"
 #include "vector_scalar.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -42,8 +43,8 @@ class Fp32Scalar final : public Product {
 
 }  // namespace
 
-std::unique_ptr<Product> fp32_scalar(const Csc<float>& w, Epilogue epilogue) {
-  return std::make_unique<Fp32Scalar>(w, std::move(epilogue));
+std::unique_ptr<Product> fp32_scalar(const Weights<float>& w, Epilogue epilogue) {
+  return std::make_unique<Fp32Scalar>(w.columns(), std::move(epilogue));
 }
 
 }  // namespace sparsify

@@ -18,6 +18,7 @@
 
 #include "int8_permute-inl.h"
 #include "panel-inl.h"
+#include "weights.h"
 
 namespace sparsify {
 
@@ -25,14 +26,15 @@ namespace sparsify {
 template <class P, class V>
 class Int8Choice final : public Product {
  public:
-  Int8Choice(const Csc<int8_t>& w, const Epilogue& epilogue)
+  Int8Choice(const Weights<int8_t>& w, const Epilogue& epilogue)
       : permute_(w, epilogue), permute_cost_(permute_.instructions_a_row()) {
-    int64_t fullest = 0;
-    for (int64_t c = 0; c < w.n; ++c) fullest = std::max(fullest, w.start[c + 1] - w.start[c]);
     // A chunk's partial sums are loaded and stored once for each block: as two non-zeros.
-    panel_steps_ = static_cast<double>(w.nnz() + 2 * w.n * ((w.k + 127) / 128));
-    const bool exact = fullest <= Panels::kMostExact;
-    if (exact && panels_win(PanelWeights::kTokens)) panels_ = std::make_unique<Panels>(w, epilogue);
+    panel_steps_ = static_cast<double>(w.nnz() + 2 * w.n() * ((w.k() + 127) / 128));
+    if (!panels_win(PanelWeights::kTokens)) return;
+    const Csc<int8_t>& columns = w.columns();
+    int64_t fullest = 0;
+    for (int64_t c = 0; c < w.n(); ++c) fullest = std::max(fullest, columns.start[c + 1] - columns.start[c]);
+    if (fullest <= Panels::kMostExact) panels_ = std::make_unique<Panels>(columns, epilogue);
   }
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {

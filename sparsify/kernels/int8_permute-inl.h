@@ -34,7 +34,7 @@ class Int8Permute final : public Product {
   using V = typename L::Vector;
 
  public:
-  Int8Permute(const Csc<int8_t>& w, const Epilogue& epilogue)
+  Int8Permute(const Weights<int8_t>& w, const Epilogue& epilogue)
       : stream_(pack_int8(w, epilogue, L::kLayout)), activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {

@@ -24,6 +24,7 @@
 #include "quantize_avx512.h"
 #include "scratch.h"
 #include "vector_avx512.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -87,10 +88,10 @@ inline void accumulate_blocks(const uint8_t* code, int64_t blocks, const uint8_t
 
 class Int8Permute final : public Product {
  public:
-  Int8Permute(const Csc<int8_t>& w, const Epilogue& epilogue)
+  Int8Permute(const Weights<int8_t>& w, const Epilogue& epilogue)
       : stream_(pack_int8(w, epilogue, kLayout)),
-        k_(w.k),
-        n_(w.n),
+        k_(w.k()),
+        n_(w.n()),
         activation_(epilogue.activation),
         least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
 
@@ -237,7 +238,7 @@ class Int8Permute final : public Product {
 
 }  // namespace
 
-std::unique_ptr<Product> int8_permute_avx512_vbmi(const Csc<int8_t>& w, Epilogue epilogue) {
+std::unique_ptr<Product> int8_permute_avx512_vbmi(const Weights<int8_t>& w, Epilogue epilogue) {
   return std::make_unique<Int8Permute>(w, epilogue);
 }
 

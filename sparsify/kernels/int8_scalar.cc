@@ -6,6 +6,7 @@
 #include "epilogue-inl.h"
 #include "quantize.h"
 #include "vector_scalar.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -67,8 +68,8 @@ class Int8Scalar final : public Product {
 
 }  // namespace
 
-std::unique_ptr<Product> int8_scalar(const Csc<int8_t>& w, Epilogue epilogue) {
-  return std::make_unique<Int8Scalar>(w, std::move(epilogue));
+std::unique_ptr<Product> int8_scalar(const Weights<int8_t>& w, Epilogue epilogue) {
+  return std::make_unique<Int8Scalar>(w.columns(), std::move(epilogue));
 }
 
 }  // namespace sparsify

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "plain_steps.h"
 #include "slide.h"
 
 namespace sparsify {
@@ -271,19 +272,38 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
   }
 }
 
+// Plain steps throughout, if that is what all groups come to. Where pairs must fit 16 bits, each group chooses them.
+bool pack_dense(const Encoded& in, Int8Stream* out) {
+  const Int8Layout& layout = out->layout;
+  if (layout.pairs_in_16_bits) return false;
+  const int64_t block_cost = layout.block / 4 * layout.plain_cost;
+  const PlainLayout plain{layout.columns, layout.block, block_cost, layout.permute_cost, layout.permute_cost};
+  out->column_sum = aligned<int32_t>(out->groups * layout.columns);
+  if (!pack_plain(in, plain, &out->bytes, out->column_sum.get())) return false;
+  out->code.assign(static_cast<size_t>(out->groups * out->blocks), Int8Stream::kPlain);
+  for (int64_t group = 0; group <= out->groups; ++group) {
+    out->offset.push_back(group * out->blocks * layout.block * layout.columns);
+  }
+  out->first_window.assign(static_cast<size_t>(out->groups) + 1, 0);
+  out->first_plain = out->first_window;
+  return true;
+}
+
 }  // namespace
 
-Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout) {
+Int8Stream pack_int8(const Weights<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout) {
   Int8Stream out;
   out.layout = layout;
-  out.k = w.k;
-  out.n = w.n;
-  out.blocks = (w.k + layout.block - 1) / layout.block;
-  out.groups = (w.n + layout.columns - 1) / layout.columns;
+  out.k = w.k();
+  out.n = w.n();
+  out.blocks = (out.k + layout.block - 1) / layout.block;
+  out.groups = (out.n + layout.columns - 1) / layout.columns;
   out.scale = padded(epilogue.scale, out.groups * layout.columns);
   out.bias = padded(epilogue.bias, out.groups * layout.columns);
-  out.column_sum = padded(column_sums(w), out.groups * layout.columns);
-  pack_groups(w, &out);
+  if (w.mostly_there() != nullptr && pack_dense(*w.mostly_there(), &out)) return out;
+  out.column_sum = padded(column_sums(w.columns()), out.groups * layout.columns);
+  out.bytes.clear();
+  pack_groups(w.columns(), &out);
   return out;
 }
 

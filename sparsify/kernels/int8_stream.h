@@ -17,6 +17,7 @@
 
 #include "contract.h"
 #include "scratch.h"
+#include "weights.h"
 
 namespace sparsify {
 
@@ -61,6 +62,6 @@ struct Int8Stream {
   }
 };
 
-Int8Stream pack_int8(const Csc<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout);
+Int8Stream pack_int8(const Weights<int8_t>& w, const Epilogue& epilogue, const Int8Layout& layout);
 
 }  // namespace sparsify

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "columns_weights.h"
-#include "decode.h"
 #include "dispatch.h"
 #include "ort_api.h"
 #include "rows_weights.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -165,12 +165,16 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
 // A session keeps constants for as long as it lives, but of those that it mapped from a file nothing need stay in memory.
 template <class T, class Factory>
 std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory make) {
-  Csc<T> w;
-  const std::string wrong = decode(encoded, &w);
-  if (!wrong.empty()) throw Failure{wrong};
-  let_go(encoded.positions, encoded.position_bytes());
-  let_go(encoded.values, encoded.count * static_cast<int64_t>(sizeof(T)));
-  return make(w, std::move(epilogue));
+  Weights<T> w;
+  if (std::string wrong = w.read(encoded); !wrong.empty()) throw Failure{wrong};
+  const auto let_go_of_all = [&] {
+    let_go(encoded.positions, encoded.position_bytes());
+    let_go(encoded.values, encoded.count * static_cast<int64_t>(sizeof(T)));
+  };
+  if (w.mostly_there() == nullptr) let_go_of_all();  // columns are a copy
+  std::unique_ptr<Product> product = make(w, std::move(epilogue));
+  let_go_of_all();
+  return product;
 }
 
 // The values stay where they are: onnxruntime keeps a constant for as long as the session.

@@ -7,6 +7,7 @@
 #include "columns_weights.h"
 #include "driver.h"
 #include "rows_weights.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {

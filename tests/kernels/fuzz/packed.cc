@@ -6,9 +6,9 @@
 #include <cstring>
 #include <string>
 
-#include "decode.h"
 #include "dispatch.h"
 #include "fake_ort.h"
+#include "weights.h"
 
 namespace sparsify {
 namespace {
@@ -113,8 +113,8 @@ void compare_int8(const OrtCustomOp& op, const Case& made) {
   encoded.position_count = size(inputs[1]) / fake::bytes_of(type, {1});
   encoded.values = inputs[2].bytes.get();
   encoded.count = size(inputs[2]);
-  Csc<int8_t> w;
-  if (!decode(encoded, &w).empty()) return;
+  Weights<int8_t> w;
+  if (!w.read(encoded).empty()) return;
   Epilogue epilogue;
   epilogue.bias.assign(static_cast<size_t>(made.n), 0.25f);
   epilogue.scale.assign(static_cast<size_t>(made.n), 0.5f);

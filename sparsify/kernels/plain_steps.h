@@ -1,0 +1,28 @@
+// Plain steps straight from a bitmask that lacks few weights, for dense layers of int8 and bfloat16.
+//
+// Packing from columns decides block by block and group by group (int8_stream.h, bf16_stream.h). What is dense enough is
+// plain steps throughout; then nothing but the order of the weights has to change, a block of inputs at a time.
+#pragma once
+
+#include <cstdint>
+
+#include "scratch.h"
+#include "weights.h"
+
+namespace sparsify {
+
+struct PlainLayout {
+  int64_t columns;      // of a group
+  int64_t block;        // inputs
+  int64_t block_cost;   // of the plain steps of a block
+  int64_t step_cost;    // of a permute step of a block
+  int64_t slide_cost;   // of the cheapest step that slides
+};
+
+// T: the bits of a weight. Fills data [groups, blocks, block / S, columns, S], S = 4 weights of int8 or 2 of bfloat16, with zeros behind the last
+// input and column; and with uint8_t, which is int8, `sums` [groups * columns] of the columns. False, with neither to be used, where
+// packing from columns would choose another step anywhere.
+template <class T>
+bool pack_plain(const Encoded& in, const PlainLayout& layout, Numbers<T>* data, int32_t* sums);
+
+}  // namespace sparsify
