@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import ml_dtypes
@@ -19,6 +20,7 @@ from sparsify.graph import FloatArray, Linear, sole_user
 from sparsify.lowering import ZEROS, Encoded, Lowering, NotEncodable
 from sparsify.pruning import FEEDS, Feed
 from sparsify.rewrite import Change, Event, Refusal, layers
+from sparsify.runtime.batches import each_batch
 
 MAX_ROWS = 8  # kMostRows of kernels/rows-inl.h: so many rows of X share a pass over W
 _TYPES = {"fp32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
@@ -129,12 +131,11 @@ class DynamicSparse(Lowering):
         """
         rows: dict[str, int] = {}
         zeros: dict[str, list[float]] = {}
-        for by_name in runtime.capture(model, feeds, {str(layer.x.name) for layer in able}):
-            for name, value in by_name.items():
-                rows[name] = max(rows.get(name, 0), math.prod(value.shape[:-1]))
-                read = np.abs(runtime.counted([value], {})[0]) > self.threshold
-                tiles = (read[first : first + MAX_ROWS] for first in range(0, len(read), MAX_ROWS))
-                zeros.setdefault(name, []).extend(1 - float(tile.any(axis=0).mean()) for tile in tiles)
+        names = {str(layer.x.name) for layer in able}
+        for batch in each_batch(model, feeds, names, partial(_seen, threshold=self.threshold)):
+            for name, count, shares in batch:
+                rows[name] = max(rows.get(name, 0), count)
+                zeros.setdefault(name, []).extend(shares)
         for layer in able:
             if found := zeros.get(str(layer.x.name)):
                 layer.node.meta.update({"rows": rows[str(layer.x.name)], ZEROS: float(np.mean(found))})
@@ -142,3 +143,14 @@ class DynamicSparse(Lowering):
 
 def _is_relu(node: ir.Node) -> bool:
     return node.domain == "" and node.op_type in ("Relu", "ThresholdedRelu")
+
+
+def _seen(batch: Iterable[tuple[Feed, Feed]], threshold: float) -> list[tuple[str, int, list[float]]]:
+    """For each feed and value of it: its name, how many rows it has, and the shares of inputs that `MAX_ROWS` lack."""
+    found = []
+    for _, by_name in batch:
+        for name, value in by_name.items():
+            read = np.abs(runtime.counted([value], {})[0]) > threshold
+            tiles = (read[first : first + MAX_ROWS] for first in range(0, len(read), MAX_ROWS))
+            found.append((name, math.prod(value.shape[:-1]), [1 - float(tile.any(axis=0).mean()) for tile in tiles]))
+    return found

@@ -15,12 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsify import parallel, sensitivity, storage
+from sparsify.calibration import Learner
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import learning_memory
 from sparsify.parallel import one_blas_thread
 from sparsify.patterns import Pattern
-from sparsify.pruning import FEEDS, Feed, Learner, bias_of, groups, shift_bias, stored
+from sparsify.pruning import FEEDS, Feed, bias_of, groups, shift_bias, stored
 from sparsify.resume import Saved
 from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.sensitivity import Goal

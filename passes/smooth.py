@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +26,7 @@ from sparsify.graph import (
 )
 from sparsify.pruning import FEEDS, Feed, groups
 from sparsify.rewrite import Change, Choice, Event, Pass, Refusal, chosen, layers
+from sparsify.runtime.batches import each_batch
 
 _NORMS = {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 _LARGEST = 2.0**20  # no factor beyond it or its inverse: fp32 weights stay normal numbers
@@ -117,15 +118,23 @@ def _changed(layer: Linear, factor: float) -> Change:
 def _largest(model: ir.Model, able: Sequence[Linear], feeds: Sequence[Feed]) -> dict[str, FloatArray]:
     """The largest |x| [K] of each input over the rows that count, by the name of the value; no row, no entry."""
     found: dict[str, FloatArray] = {}
-    if not able or not feeds:
-        return found
-    seen = runtime.capture(model, feeds, {str(layer.x.name) for layer in able})
-    for feed, by_name in zip(feeds, seen, strict=True):
-        for name, value in by_name.items():
-            (rows,) = runtime.counted([value], feed)
-            if len(rows):
-                found[name] = np.maximum(found.get(name, np.float32(0)), np.abs(rows).max(axis=0))
+    if able:
+        for batch in each_batch(model, feeds, {str(layer.x.name) for layer in able}, _largest_of):
+            _raise(found, batch)
     return found
+
+
+def _largest_of(batch: Iterable[tuple[Feed, Feed]]) -> dict[str, FloatArray]:
+    found: dict[str, FloatArray] = {}
+    for feed, by_name in batch:
+        rows = {name: runtime.counted([value], feed)[0] for name, value in by_name.items()}
+        _raise(found, {name: np.abs(x).max(axis=0) for name, x in rows.items() if len(x)})
+    return found
+
+
+def _raise(found: dict[str, FloatArray], more: Mapping[str, FloatArray]) -> None:
+    for name, largest in more.items():
+        found[name] = np.maximum(found.get(name, np.float32(0)), largest)
 
 
 def _obstacle(layer: Linear) -> str:

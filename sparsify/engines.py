@@ -53,7 +53,7 @@ def called_in(where: str | None) -> Iterator[None]:
     with _ENGINES[scheme](where, address) as found:
         try:
             # One task in advance: what keeps workers from working is better known now than after hours.
-            [*found.send([parallel.call(dumps(len), [()])])]
+            [*found.send([parallel.call("len", dumps(len), [()])])]
         except Exception as error:
             raise found.explain(error) from error
         token = parallel.engine.set(found)
@@ -97,6 +97,7 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
                     calls
                 ),
                 explain,
+                partial(_everywhere, client),
             )
 
 
@@ -152,6 +153,12 @@ def _watched(client: Any) -> Iterator[list[BaseException]]:
 def _close(client: Any) -> None:
     with suppress(*_NO_ANSWER):  # of a scheduler that is gone
         client.close(timeout=_FAREWELL)
+
+
+def _everywhere(client: Any, function: Callable[..., None], *arguments: Any) -> None:
+    """On every worker that is there; who was lost meanwhile, or comes later, will tell."""
+    with suppress(*_NO_ANSWER):  # of the scheduler; the next task says so
+        client.run(function, *arguments, on_error="ignore")
 
 
 def _threads(client: Any, where: str) -> int:

@@ -25,6 +25,7 @@ from sparsify.resume import Saved
 from sparsify.solvers import admm, magnitude
 from sparsify.solvers.allocate import Curve, allocate
 from sparsify.solvers.factors import Factors
+from sparsify.solvers.symmetric import Symmetric
 
 Goal = tuple[Pattern, float]  # a pattern, and the share of zeros it is to have
 
@@ -97,7 +98,7 @@ def measure(
         measured = spread(
             partial(_work, goals=[*goals], trials=trials),
             (
-                _Job([moments[x] for x in read if x in moments], [_Weight.of(known[s][0]) for s in sources])
+                _Job([Symmetric(moments[x]) for x in read if x in moments], [_Weight.of(known[s][0]) for s in sources])
                 for read, sources in jobs.items()
             ),
         )
@@ -176,17 +177,18 @@ def _divided(feeds: Sequence[Feed]) -> tuple[list[Feed], list[Feed]]:
 
 
 def _chunks(known: Mapping[ir.Value, Sequence[Linear]], memory: int) -> Iterator[list[ir.Value]]:
-    """Weights whose second moments (8 K^2 bytes for each value that is read) fit into `memory` together."""
+    """Weights whose second moments (8 K^2 bytes for each value that is read, twice while they are added
+    up) fit into `memory` together."""
     chunk: list[ir.Value] = []
     read: set[str] = set()
     size = 0
     for source, users in known.items():
         new = {str(user.x.name) for user in users} - read
-        more = 8 * users[0].shape[0] ** 2 * len(new)
+        more = 16 * users[0].shape[0] ** 2 * len(new)
         if chunk and size + more > memory:
             yield chunk
             chunk, read, size = [], set(), 0
-            new, more = {str(u.x.name) for u in users}, 8 * users[0].shape[0] ** 2 * len({u.x.name for u in users})
+            new, more = {str(u.x.name) for u in users}, 16 * users[0].shape[0] ** 2 * len({u.x.name for u in users})
         chunk.append(source)
         read |= new
         size += more
@@ -237,13 +239,13 @@ class _Weight:
 class _Job:
     """Weights that are multiplied with the same values, and second moments of these."""
 
-    moments: list[npt.NDArray[np.float64]]
+    moments: list[Symmetric]
     weights: list[_Weight]
 
 
 def _work(job: _Job, goals: Sequence[Goal], trials: runtime.Trials) -> list[list[float]]:
     """Drifts by weight and goal."""
-    factors = _factors(job.moments)
+    factors = _factors([moment.matrix for moment in job.moments])
     return [_drifts(weight, factors, goals, trials) for weight in job.weights]
 
 

@@ -76,6 +76,12 @@ def deadly(item: int) -> int:
     return item
 
 
+def weighted(item: int, weights: Any) -> float:
+    """Work that needs much besides its item, and takes long enough for workers to come and go."""
+    time.sleep(0.05)
+    return float(item * weights.sum())
+
+
 def wrong(item: int) -> Any:
     raise ValueError(f"{item} is wrong")
 

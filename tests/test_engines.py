@@ -19,14 +19,15 @@ import pytest
 from joblib._parallel_backends import ThreadingBackend
 
 import sparsify
-from sparsify import engines, modelio, parallel, pruning, sensitivity
+from sparsify import engines, modelio, parallel, runtime, sensitivity
 from sparsify.engines import called_in
 from sparsify.errors import UsageError
 from sparsify.graph import linear_layers
 from sparsify.passes.prune import Prune
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
-from sparsify.runtime import moments
+from sparsify.runtime import batches
+from sparsify.runtime.stages import Step
 from tests import cluster as tasks
 from tests.cluster import Cluster
 from tests.running import set_constant
@@ -81,7 +82,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     real = parallel._sent
 
     def noted(others, function, items, count):
-        names.append(getattr(function, "func", function).__name__)
+        names.append(getattr(getattr(function, "func", function), "__name__", type(function).__name__))
         return real(others, function, items, count)
 
     monkeypatch.setattr(parallel, "_sent", noted)
@@ -104,13 +105,73 @@ def drifts(model: ir.Model, progress=lambda *_: None) -> list[tuple[float, ...]]
     return [one.curve.drifts for one in found]
 
 
-def test_the_pruned_model_is_the_same_to_the_byte(model, cluster, sent, monkeypatch):
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds go to the workers, two a task: they are too small and too few for that to pay."""
+    monkeypatch.setattr(parallel, "pays", lambda *_: True)
+    monkeypatch.setattr(batches, "BATCH", 2)
+
+
+def test_the_pruned_model_is_the_same_to_the_byte(model, cluster, sent, eager):
     alone = pruned(model)
-    for module in (pruning, moments):
-        monkeypatch.setattr(module, "WIDE", 1)  # these layers are narrow: their sums would stay here
     with called_in(cluster.url):
         assert pruned(model) == alone
-    assert {"_summed", "_solve"} <= {*sent}
+    assert {"_Passage", "_solve"} <= {*sent}
+
+
+def test_calibration_is_the_same_when_a_worker_is_killed(model, cluster, sent, eager, monkeypatch):
+    alone = pruned(model)
+    real = Step.take
+
+    def kill(step: Step, number: int, made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if number >= 2:  # the first that comes from elsewhere, while others are under way
+            cluster.workers[0].send_signal(signal.SIGKILL)
+        return real(step, number, made)
+
+    with called_in(cluster.url):
+        monkeypatch.setattr(Step, "take", kill)
+        assert pruned(model) == alone
+    assert "_Passage" in sent
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL
+
+
+def test_one_look_at_the_whole_model_is_the_same(model, cluster, sent, eager):
+    values = [layer.x.name for layer in linear_layers(model)]
+
+    def moments() -> dict[str, bytes]:
+        found = runtime.second_moments(model, model.meta[FEEDS], values)
+        return {name: moment.tobytes() for name, moment in found.items()}
+
+    alone = moments()
+    assert len(alone) == 3
+    with called_in(cluster.url):
+        assert moments() == alone
+    assert "_Work" in sent
+
+
+def test_few_feeds_and_little_work_stay_here(model, cluster, sent):
+    with called_in(cluster.url):
+        runtime.second_moments(model, model.meta[FEEDS] * 2, ["b"])
+    assert not sent
+
+
+def test_a_large_function_is_sent_once_a_worker(cluster, monkeypatch):
+    """Also to one that comes in the middle of the work, and lacks it then."""
+    carried: list[bool] = []
+    real = parallel.call
+    monkeypatch.setattr(
+        parallel, "call", lambda n, payload, i: carried.append(payload is not None) or real(n, payload, i)
+    )
+    weights = np.arange(2.0**18)
+    with called_in(cluster.url):
+        carried.clear()
+        results = parallel.in_order(partial(tasks.weighted, weights=weights), iter(range(40)))
+        assert next(results) == 0
+        assert not any(carried)
+        cluster.workers[0].kill()
+        cluster.complete()
+        assert [*results] == [float(item) * weights.sum() for item in range(1, 40)]
+    assert sum(carried) >= 1
 
 
 def test_sensitivities_are_the_same_also_when_a_worker_is_killed(model, cluster, sent):
@@ -249,11 +310,11 @@ def test_a_missing_package_is_named(monkeypatch, package, install):
 
 
 def test_a_worker_of_another_version_is_refused(monkeypatch):
-    function, arguments, _ = parallel.call(parallel.pickle.dumps(abs), [-1])
+    function, arguments, _ = parallel.call("abs", parallel.pickle.dumps(abs), [-1])
     assert function(*arguments) == [1]
-    needed = {**arguments[2], "numpy": "0.1"}
+    needed = {**arguments[3], "numpy": "0.1"}
     with pytest.raises(UsageError, match=r"numpy .* instead of 0\.1"):
-        function(*arguments[:2], needed)
+        function(*arguments[:3], needed)
 
 
 def test_only_work_with_data_is_spread(model):
@@ -263,13 +324,18 @@ def test_only_work_with_data_is_spread(model):
         sparsify.inspect(model, parallel="dask://127.0.0.1:1")
 
 
+class TwoThreads(ThreadingBackend):
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        return 2  # whatever this process may use
+
+
 def test_ray_as_far_as_it_can_be_tried_without_it(monkeypatch):
     """No Ray here: that the backend it registers with joblib is used, and that what was begun is ended."""
     said: list[object] = []
     ray, sub, connector = (types.ModuleType(name) for name in ("ray", "ray.util", "ray.util.joblib"))
     ray.init = lambda **options: said.append(options["address"])
     ray.shutdown = lambda: said.append("shutdown")
-    connector.register_ray = lambda: joblib.register_parallel_backend("ray", ThreadingBackend)
+    connector.register_ray = lambda: joblib.register_parallel_backend("ray", TwoThreads)
     for module in (ray, sub, connector):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(joblib, "effective_n_jobs", lambda n: 2)

@@ -9,9 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from sparsify import modelio, sensitivity
+from sparsify.calibration import Learner
 from sparsify.passes.prune import Prune
 from sparsify.patterns import Pattern
-from sparsify.pruning import FEEDS, Learner
+from sparsify.pruning import FEEDS
 from sparsify.resume import Saved
 from tests.running import set_constant
 

@@ -7,47 +7,44 @@ Nor do rows that hold a NaN or an infinity, which would make all of H useless.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from sparsify.data import Array
-from sparsify.parallel import in_order, in_threads
-from sparsify.runtime.probe import capture
-from sparsify.runtime.source import Source
+from sparsify.data import Array, Feed
+from sparsify.parallel import in_threads
+from sparsify.runtime.batches import each_batch
+from sparsify.solvers.symmetric import Symmetric
 
-# Inputs K from which on sums over a batch are worth sending away: K/4 operations a byte for a batch of K rows. At
-# 1 GB/s (10 Gbit/s) and 32 GFLOP/s a core that keeps K/128 cores busy.
-WIDE = 1024
 MASK_INPUT = "attention_mask"  # what exporters of transformers call it; 0 is padding
 
 
 def second_moments(
-    model: Source,
-    feeds: Iterable[Mapping[str, Array]],
+    model: ir.Model,
+    feeds: Sequence[Mapping[str, Array]],
     values: Iterable[str],
     *,
     threads: int | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """H float64 [K, K] of each named float value [..., K]; values that the main graph does not have are left out.
 
-    Memory: one feed's values, and 8 K^2 bytes a value.
+    Memory: one feed's values, and 16 K^2 bytes a value.
     """
-    feeds = list(feeds)
     moments: dict[str, npt.NDArray[np.float64]] = {}
-    found = capture(model, feeds, values, threads=threads)
-    first = [*islice(found, 1)]
-    wide = any(value.shape[-1] >= WIDE for by_name in first for value in by_name.values())
-    batches = (
-        (name, counted([value], feed)[0])
-        for feed, by_name in zip(feeds, chain(first, found), strict=True)
-        for name, value in by_name.items()
-    )
-    for name, moment in (in_order if wide else in_threads)(_moment, batches):
+    for batch in each_batch(model, feeds, values, _moments, threads=threads):
+        for name, more in batch.items():
+            moments[name] = np.add(moments[name], more.matrix, out=moments[name]) if name in moments else more.matrix
+    return moments
+
+
+def _moments(batch: Iterable[tuple[Mapping[str, Array], Feed]]) -> dict[str, Symmetric]:
+    items = ((name, counted([value], feed)[0]) for feed, by_name in batch for name, value in by_name.items())
+    moments: dict[str, npt.NDArray[np.float64]] = {}
+    for name, moment in in_threads(_moment, items):
         # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
         moments[name] = moments[name] + moment if name in moments else moment.astype(np.float64)
-    return moments
+    return {name: Symmetric(moment) for name, moment in moments.items()}
 
 
 def _moment(batch: tuple[str, npt.NDArray[np.float32]]) -> tuple[str, npt.NDArray[np.float32]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
-from sparsify import storage
+from sparsify import machine, storage
 from sparsify.data import Array, Feed
 from sparsify.runtime.sessions import Session, open_skeleton, run, session
 from sparsify.runtime.source import Skeleton, Source, opened
@@ -115,11 +116,35 @@ def capture(
 
     Values that the main graph does not have are left out. Arguments as in `observe_rows`.
     """
-    wanted = set(values)
-    with probe(model, threads=threads, native=native) as inside:
-        computed = [v for v in inside.values if v in wanted]
-        given = [i.name for i in inside.skeleton.proto.graph.input if i.name in wanted]
-        session = inside.session(computed) if computed else None
-    for feed in feeds:
-        found = {} if session is None else run(session, feed)
-        yield found | {name: feed[name] for name in given if name in feed}
+    yield from map(View(model, values, threads=threads, native=native), feeds)
+
+
+class View:
+    """`capture` for a feed at a time. It can be pickled where all of the model fits into one message (2 GiB)."""
+
+    def __init__(
+        self, model: Source, values: Iterable[str], *, threads: int | None = None, native: bool = True
+    ) -> None:
+        """Arguments as in `observe_rows`; InputError if onnxruntime refuses the model."""
+        wanted = set(values)
+        self._made_of = (model, wanted, threads, native)
+        with probe(model, threads=threads, native=native) as inside:
+            computed = [v for v in inside.values if v in wanted]
+            self._given = [i.name for i in inside.skeleton.proto.graph.input if i.name in wanted]
+            self._session = inside.session(computed) if computed else None
+
+    def __call__(self, feed: Mapping[str, Array]) -> Feed:
+        """The values for one feed, by name."""
+        found = {} if self._session is None else run(self._session, feed)
+        return found | {name: feed[name] for name in self._given if name in feed}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model, wanted, threads, native = self._made_of
+        with opened(model) as skeleton:
+            data = skeleton.proto.SerializeToString()
+        # onnxruntime's own choice depends on the machine.
+        return _opened_again, (data, wanted, threads or machine.threads(), native)
+
+
+def _opened_again(data: bytes, values: set[str], threads: int, native: bool) -> View:
+    return View(data, values, threads=threads, native=native)

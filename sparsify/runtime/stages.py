@@ -9,24 +9,79 @@ that the pruned layers before it really give.
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
-from sparsify import storage
+from sparsify import machine, storage
+from sparsify.data import Array, Feed
+from sparsify.runtime.kept import Kept
 from sparsify.runtime.sessions import Session, open_skeleton, run, session
 from sparsify.runtime.source import Skeleton
 from sparsify.runtime.staged import made_by, read_by, stage
 
-Array = npt.NDArray[Any]
-Feed = dict[str, Array]
+
+class Leg:
+    """A part of a model, apart from it: what is live before it goes in, and what it makes comes out."""
+
+    def __init__(self, opened: Session, threads: int | None, make: Callable[[], onnx.ModelProto] | None) -> None:
+        """`make` gives the model that was `opened`; without it the leg stays on this machine."""
+        self._session, self._threads, self._make = opened, threads, make
+        self.can_be_sent = make is not None  # pickled
+        self.reads = frozenset(v.name for v in opened.get_inputs())
+
+    @classmethod
+    def of(cls, make: Callable[[], onnx.ModelProto], threads: int | None) -> Leg:
+        """Raises InputError if onnxruntime refuses what `make` gives."""
+        return cls(session(make(), threads=threads, spin=False), threads, make)
+
+    def __call__(self, feed: Feed) -> Feed:
+        """What it makes of `feed`."""
+        return run(self._session, feed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self._make is not None  # it can be sent
+        # onnxruntime's own choice depends on the machine.
+        return _leg_of, (self._make().SerializeToString(), self._threads or machine.threads())
+
+
+def _leg_of(data: bytes, threads: int) -> Leg:
+    return Leg.of(partial(onnx.load_model_from_string, data), threads)
+
+
+@dataclass(frozen=True)
+class Step:
+    """`Stages.towards` a value: all of it for the feed of a number, or what goes into the leg and what comes out."""
+
+    live: Kept
+    leg: Leg
+    wanted: frozenset[str]
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether other machines may take it."""
+        return self.leg.can_be_sent
+
+    def __call__(self, number: int) -> Feed:
+        """Take the step; what is live after it."""
+        return self.take(number, self.leg(self.live.get(number)))
+
+    def given(self, number: int, *others: str) -> Feed:
+        """What the leg reads, and what is live of `others`."""
+        names = self.leg.reads.union(others)
+        return {name: array for name, array in self.live.get(number).items() if name in names}
+
+    def take(self, number: int, made: Feed) -> Feed:
+        """Take the step with what the leg made elsewhere; what is live after it."""
+        live = {n: a for n, a in self.live.get(number).items() if n in self.wanted} | made
+        self.live.put(number, live)
+        return live
 
 
 class Stages:
@@ -47,7 +102,7 @@ class Stages:
         self._begun: tuple[str, Callable[[int], Feed]] | None = None  # by `begin`
         self._pool = ThreadPoolExecutor(1)
         names = {str(v.name) for v in model.graph.inputs}
-        self._live = _Kept([{n: a for n, a in feed.items() if n in names} for feed in feeds], memory)
+        self._live = Kept([{n: a for n, a in feed.items() if n in names} for feed in feeds], memory)
 
     def close(self) -> None:
         """Forget all values."""
@@ -80,16 +135,9 @@ class Stages:
             return partial(self._again, value)
         wanted = self._live_after(nodes, stop) | {value}
         part = nodes[self._done : stop]
-        opened = self._open(part, self._live.get(0), [v for v in made_by(part) if v in wanted])
+        leg = self._leg(part, self._live.get(0), [v for v in made_by(part) if v in wanted])
         self._done = stop
-
-        def step(number: int) -> Feed:
-            feed = self._live.get(number)
-            live = {n: a for n, a in feed.items() if n in wanted} | run(opened, feed)
-            self._live.put(number, live)
-            return live
-
-        return step
+        return Step(self._live, leg, frozenset(wanted))
 
     def begin(self, value: str) -> None:
         """Go `towards` `value`, which must be what is asked for next, in a thread of its own until it is asked for.
@@ -101,12 +149,13 @@ class Stages:
         ahead = [self._pool.submit(step, number) for number in range(len(self._live))]
         self._begun = value, lambda number: step(number) if ahead[number].cancel() else ahead[number].result()
 
-    def _open(self, part: Sequence[ir.Node], feed: Feed, fetched: Sequence[str]) -> Session:
+    def _leg(self, part: Sequence[ir.Node], feed: Feed, fetched: Sequence[str]) -> Leg:
         if not storage.is_large(self._model.graph):
-            return session(stage(self._model, part, feed, fetched, None), threads=self._threads, spin=False)
+            return Leg.of(partial(stage, self._model, part, feed, fetched, None), self._threads)
         with tempfile.TemporaryDirectory(prefix="sparsify-", ignore_cleanup_errors=True) as folder:
             proto = stage(self._model, part, feed, fetched, Path(folder))
-            return open_skeleton(Skeleton(proto, Path(folder), scratch=True), threads=self._threads, spin=False)
+            opened = open_skeleton(Skeleton(proto, Path(folder), scratch=True), threads=self._threads, spin=False)
+            return Leg(opened, self._threads, None)
 
     def _again(self, value: str, number: int) -> Feed:
         feed = self._live.get(number)
@@ -126,44 +175,3 @@ class Stages:
     def _live_after(self, nodes: Sequence[ir.Node], stop: int) -> set[str]:
         """Values that nodes from `stop` on read."""
         return set().union(*(read_by(node) for node in nodes[stop:])) if stop < len(nodes) else set()
-
-
-class _Kept:
-    """Feeds, in memory up to a limit and in files beyond."""
-
-    def __init__(self, feeds: list[Feed], memory: int) -> None:
-        self._feeds: list[Feed | Path] = [*feeds]
-        self._sizes = [0] * len(feeds)  # bytes in memory; what the caller gave is the caller's
-        self._memory = memory
-        self._lock = threading.Lock()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self._feeds)
-
-    def get(self, number: int) -> Feed:
-        feed = self._feeds[number]
-        if not isinstance(feed, Path):
-            return feed
-        with np.load(feed) as data:
-            return {name: data[f"v{i}"] for i, name in enumerate(data["names"].tolist())}
-
-    def put(self, number: int, feed: Feed) -> None:
-        size = sum(array.nbytes for array in feed.values() if isinstance(array, np.ndarray))
-        plain = all(isinstance(array, np.ndarray) and array.dtype != object for array in feed.values())
-        with self._lock:
-            self._sizes[number] = 0
-            if not plain or sum(self._sizes) + size <= self._memory:
-                self._feeds[number], self._sizes[number] = feed, size
-                return
-            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sparsify-")
-            path = Path(self._folder.name) / f"{number}.npz"
-        arrays = {f"v{i}": array for i, array in enumerate(feed.values())}
-        np.savez(path, allow_pickle=False, names=np.array(list(feed), np.str_), **arrays)
-        self._feeds[number] = path
-
-    def close(self) -> None:
-        self._feeds = []
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None

@@ -23,10 +23,13 @@ Through Weight Equalization and Bias Correction", 2019.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+
+from sparsify.solvers.symmetric import Symmetric
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -88,6 +91,12 @@ class Statistics:
         self._pull: F64 | None = None  # E, or (C - H') W + E for the one W that was given with the inputs
         self._residual_sum: F64 | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "moment": Symmetric(self.moment)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, moment=state["moment"].matrix)
+
     def add(self, batch: Products) -> None:
         """Count the tokens of a batch."""
         self.tokens += batch.tokens
@@ -97,6 +106,16 @@ class Statistics:
         self._cross = _plus(self._cross, batch.cross)
         self._pull = _plus(self._pull, batch.pull)
         self._residual_sum = _plus(self._residual_sum, batch.residual_sum)
+
+    def merge(self, other: Statistics) -> None:
+        """Count the tokens that another one counted."""
+        self.tokens += other.tokens
+        self.moment += other.moment
+        self._sum += other._sum
+        self._dense_sum += other._dense_sum
+        self._cross = _plus(self._cross, other._cross)
+        self._pull = _plus(self._pull, other._pull)
+        self._residual_sum = _plus(self._residual_sum, other._residual_sum)
 
     def second_moment(self, *, centred: bool) -> F64:
         """H' [K, K], of X' or of X' less its mean."""
