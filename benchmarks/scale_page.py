@@ -41,12 +41,13 @@ def page(rows: Iterable[dict[str, Any]]) -> str:
         dense=f"{dense / 2**40:,.0f}", machine=f"{found.cpu}, {found.logical_cores} cores", isa=kernels.isa()
     )
     size = _table(
-        ["network", "weights", "built in", "peak", "file", "bytes a weight", "bound"],
+        ["network", "weights", "built in", "CPU", "peak", "file", "bytes a weight", "bound"],
         (
             [
                 _name(r),
                 f"{r['weights']:,}",
                 f"{r['build_s']:.0f} s",
+                f"{r['build_cpu_s']:.0f} s",
                 f"{r['build_peak_bytes'] / _GIB:.2f} GiB",
                 f"{r['file_bytes'] / _GIB:.2f} GiB",
                 f"{r['file_bytes'] / r['weights']:.2f}",
