@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from sparsify.graph import Linear
-from sparsify.patterns import tightest
+from sparsify.patterns import block_counts, tightest_of
 from sparsify.rewrite import Event, Finding, Pass, Refusal, layers
 
 
@@ -45,9 +44,11 @@ class Detect(Pass):
 
     def _look(self, layer: Linear) -> Finding:
         k, n = layer.shape
-        mask = None if layer.is_huge else layer.matrix() != 0
-        sparsity = 1 - (layer.columns().count_nonzero() if mask is None else np.count_nonzero(mask)) / (k * n)
-        pattern = None if mask is None or k < self.block else tightest(mask, self.block)  # a short block says little
+        counts = None if layer.is_huge else block_counts(layer.matrix(), self.block)
+        sparsity = 1 - int(layer.columns().count_nonzero() if counts is None else counts.sum()) / (k * n)
+        pattern = (
+            None if counts is None or k < self.block else tightest_of(counts, k, self.block)
+        )  # short ones say little
         facts = {
             "op": layer.node.op_type,
             "shape": [k, n],

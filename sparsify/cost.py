@@ -30,7 +30,7 @@ CACHE_VARIABLE = "SPARSIFY_CACHE"
 _OPSET = 17
 _RUNS = 30
 _LIMIT_S = 3.0  # for one pair; a layer that takes longer shows its gain in a few runs
-_PATTERN_BLOCK, _PATTERN_COLUMNS, _PATTERN_STEP = 64, 16, 4  # see `_padded`
+_PATTERN_BLOCK, _PATTERN_COLUMNS, _PATTERN_STEP = 64, 16, 4  # see `padded`
 
 _measured: dict[str, Cost] = {}
 
@@ -211,7 +211,7 @@ def _facts(matrix: npt.NDArray[np.float32], form: str, biased: bool, rows: int, 
     return {
         "shape": list(matrix.shape),
         "nnz": int(np.count_nonzero(matrix)),
-        "padded": _padded(matrix),
+        "padded": padded(matrix),
         "operator": form,
         "biased": biased,
         "rows": rows,
@@ -220,7 +220,7 @@ def _facts(matrix: npt.NDArray[np.float32], form: str, biased: bool, rows: int, 
     }
 
 
-def _padded(matrix: npt.NDArray[np.float32]) -> int:
+def padded(matrix: npt.NDArray[np.float32]) -> int:
     """Non-zeros that a kernel for blocks of 64 inputs and 16 columns runs through, padding included.
 
     It separates balanced from unstructured matrices of equal sparsity, which differ in speed by up to 1.5.

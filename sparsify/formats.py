@@ -29,6 +29,8 @@ import scipy.sparse
 
 Array = npt.NDArray[Any]  # of a type that the docstring names
 
+_PIECE = 2**18  # weights of a bitmask at a time: what is made of them on the way stays in a cache
+
 _GAP_TYPES: tuple[type[np.integer[Any]], ...] = (
     np.uint8,
     np.uint16,
@@ -149,9 +151,17 @@ def decode(weight: EncodedWeight) -> Array:
 
 def _encode_bitmask(weight: Array) -> EncodedWeight:
     flat = weight.ravel()
-    mask = flat != 0
-    packed = np.packbits(mask, bitorder="little")
-    return EncodedWeight(_shape(weight), Encoding.BITMASK, (packed,), flat[mask])
+    packed = np.empty(-(-flat.size // 8), np.uint8)
+    values = np.empty(np.count_nonzero(flat), flat.dtype)
+    at = 0
+    for first in range(0, flat.size, _PIECE):
+        piece = flat[first : first + _PIECE]
+        mask = piece != 0
+        packed[first // 8 : (first + _PIECE) // 8] = np.packbits(mask, bitorder="little")
+        there = piece[mask]
+        values[at : at + there.size] = there
+        at += there.size
+    return EncodedWeight(_shape(weight), Encoding.BITMASK, (packed,), values)
 
 
 def _encode_delta(weight: Array) -> EncodedWeight:

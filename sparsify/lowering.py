@@ -37,6 +37,7 @@ from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
 from sparsify.solvers.quantize import LEVELS
 
 MAX_INPUTS = 2**22  # kMostInputs in kernels/decode.h
+_CACHED = 2**18  # weights at a time: what is made of them on the way stays in a cache
 _MEASURED = 2**23  # weights that are measured of a layer of a large model: 32 MiB in fp32, more than a cache
 MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
@@ -74,6 +75,9 @@ class _Scope:
     taken: set[str]
     # Inputs already made, by graph, storage and use of the weight; the value at the end keeps the id alive.
     shared: dict[tuple[object, ...], tuple[dict[str, ir.Value], ir.Value]] = field(default_factory=dict)
+    measured: dict[tuple[object, ...], Any] = field(
+        default_factory=dict
+    )  # Cost of layers of a large model, by likeness
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Lowering(Pass):
             encoded.weight, np.zeros(layer.shape[1], np.float32) if bias is None else bias, encoded.scale
         )
         if self.min_speedup > 0:
-            facts |= self._measure(matrix, arrays, encoded.operator, layer, large=storage.is_large(scope.model.graph))
+            facts |= self._measure(scope, matrix, arrays, encoded, layer)
             if facts["speedup"] < self.min_speedup:
                 return Refusal(layer.name, self._too_slow(facts), facts)
         return _put(scope, layer, encoded, arrays, facts, add_bias=bias is None)
@@ -151,26 +155,28 @@ class Lowering(Pass):
         }
 
     def _measure(
-        self,
-        matrix: FloatArray,
-        arrays: dict[str, npt.NDArray[Any]],
-        operator: ops.Operator,
-        layer: Linear,
-        *,
-        large: bool,
+        self, scope: _Scope, matrix: FloatArray, arrays: dict[str, npt.NDArray[Any]], encoded: Encoded, layer: Linear
     ) -> dict[str, Any]:
-        """Both times; in a large model those of a layer's first columns, in proportion."""
+        """Both times; in a large model of the first columns of one of all layers that are alike, in proportion."""
         from sparsify import cost  # only who measures needs onnxruntime
 
         rows, zeros = int(layer.node.meta.get("rows", self.rows)), float(layer.node.meta.get(ZEROS, 0.0))
+        settings: dict[str, Any] = {"rows": rows, "threads": self.threads, "zeros": zeros}
         share = 1.0
-        if large and matrix.size > _MEASURED:
+        if not storage.is_large(scope.model.graph) or matrix.size <= _MEASURED:
+            found = cost.measure(matrix, arrays, encoded.operator, **settings)
+        else:
             columns = min(max(_MEASURED // matrix.shape[0], 64), matrix.shape[1])
             share = columns / matrix.shape[1]
-            matrix = np.ascontiguousarray(matrix[:, :columns])
-            part = self.encode(matrix)
-            arrays, operator = ops.inputs_of(part.weight, arrays["bias"][:columns], part.scale), part.operator
-        found = cost.measure(matrix, arrays, operator, rows=rows, threads=self.threads, zeros=zeros)
+            padding = round(cost.padded(matrix[:, :64]) / matrix[:, :64].size, 2)
+            biased = bool(arrays["bias"].any())
+            alike = layer.shape, encoded.operator, round(encoded.weight.sparsity, 3), padding, biased, rows, zeros
+            if alike not in scope.measured:
+                first = np.ascontiguousarray(matrix[:, :columns])
+                part = self.encode(first)
+                arrays = ops.inputs_of(part.weight, arrays["bias"][:columns], part.scale)
+                scope.measured[alike] = cost.measure(first, arrays, part.operator, **settings)
+            found = scope.measured[alike]
         return {
             "rows": rows,
             "dense_ms": found.dense_ms / share,
@@ -248,7 +254,8 @@ def _inputs(scope: _Scope, layer: Linear, arrays: dict[str, npt.NDArray[Any]]) -
 
 def integer_obstacle(weight: FloatArray) -> str:
     """Why W [K, N] cannot be multiplied in int8; empty when it can."""
-    if not np.isfinite(weight).all():
+    rows = max(_CACHED // max(weight.shape[1], 1), 1)
+    if not all(np.isfinite(weight[at : at + rows]).all() for at in range(0, len(weight), rows)):
         return "the weight holds a NaN or an infinity"
     if weight.shape[0] <= MAX_NONZEROS:  # no need to count
         return ""

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from sparsify import coo, external, leftovers, limits, storage
+from sparsify import coo, external, leftovers, limits, parallel, storage
 from sparsify.errors import InputError, UsageError
 from sparsify.files import replacing, write_bytes
 
@@ -30,6 +30,7 @@ _SOURCE = "sparsify.source"  # key in the model's in-memory metadata: the resolv
 _DATA_FILES = "sparsify.data_files"
 _LEFTOVERS = "sparsify.leftovers"
 _CHUNK = 2**20  # bytes read at a time
+_DIGEST = "sparsify.sha256"  # key in the in-memory metadata of a tensor that lies in a file
 _DIGITS = 12  # of the digest in the name of a data file
 
 
@@ -126,7 +127,10 @@ def outline(model: ir.Model) -> onnx.ModelProto:
 
 
 def digest(model: str | Path | ir.Model) -> str:
-    """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model."""
+    """sha256 in hex: of a file (and the data files it names), or of what `serialize` gives for a model.
+
+    Of a model that is too large for that, of its message without tensors and of the sha256 of each tensor.
+    """
     return identity(model)[0]
 
 
@@ -164,10 +168,21 @@ def identity(model: str | Path | ir.Model) -> tuple[str, int]:
         return hashlib.sha256(data).hexdigest(), len(data)
     skeleton = _without_tensors(model).SerializeToString(deterministic=True)
     total.update(skeleton)
-    for tensor in _initializer_tensors(model):
-        for chunk in _chunks(tensor):
-            total.update(chunk)
+    for one in parallel.in_threads(_tensor_digest, _initializer_tensors(model)):
+        total.update(one)
     return total.hexdigest(), len(skeleton) + tensor_bytes(model)
+
+
+def _tensor_digest(tensor: ir.TensorProtocol) -> bytes:
+    """sha256 of its bytes; that of one in a file is remembered, for files of models do not change."""
+    if isinstance(tensor, storage.Stored) and _DIGEST in tensor.meta:
+        return bytes(tensor.meta[_DIGEST])
+    total = hashlib.sha256()
+    for chunk in _chunks(tensor):
+        total.update(chunk)
+    if isinstance(tensor, storage.Stored):
+        tensor.meta[_DIGEST] = total.digest()
+    return total.digest()
 
 
 def fits_message(model: ir.Model) -> bool:

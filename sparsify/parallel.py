@@ -153,6 +153,12 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield waiting.popleft().result()
 
 
+def in_pieces(function: Callable[[slice], R], size: int, piece: int) -> Iterator[R]:
+    """`function` of slices that make up `size` things, `piece` of them each, by `in_threads`; of one slice here."""
+    pieces = [slice(at, min(at + piece, size)) for at in range(0, size, piece)] or [slice(0, 0)]
+    return in_threads(function, pieces) if len(pieces) > 1 else map(function, pieces)
+
+
 def _others() -> Engine | None:
     """Who else does work; None where that would be fewer than two."""
     others = engine.get()

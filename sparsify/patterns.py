@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class Pattern:
         """Whether the non-zeros in `mask` [K, N] are allowed."""
         if not self.m:
             return True
-        return bool((_counts(mask, self.m) <= self._allowed(len(mask))[:, None]).all())
+        return bool((block_counts(mask, self.m) <= self._allowed(len(mask))[:, None]).all())
 
     def _project_blocks(self, scores: Scores) -> Mask:
         k, columns = scores.shape
@@ -123,12 +124,16 @@ class Pattern:
         return -(-self.n * lengths // self.m)
 
 
-def tightest(mask: Mask, m: int = 64) -> Pattern | None:
-    """The pattern N:m of the smallest N that `mask` [K, N] satisfies; None if only a full block will do."""
-    counts = _counts(mask, m)
+def tightest(weight: npt.NDArray[Any], m: int = 64) -> Pattern | None:
+    """The pattern N:m of the smallest N that `weight` [K, N] satisfies; None if only a full block will do."""
+    return tightest_of(block_counts(weight, m), len(weight), m)
+
+
+def tightest_of(counts: npt.NDArray[np.int64], k: int, m: int) -> Pattern | None:
+    """The same for `block_counts` of K rows."""
     if not counts.size:
         return None
-    lengths = np.minimum(m, len(mask) - np.arange(0, len(mask), m))
+    lengths = np.minimum(m, k - np.arange(0, k, m))
     # ceil(N * L / m) >= c holds from N = floor((c - 1) * m / L) + 1 on.
     needed = np.where(counts > 0, (counts - 1) * m // lengths[:, None] + 1, 1)
     n = int(needed.max())
@@ -141,12 +146,13 @@ def _flat(scores: Scores, sparsity: float) -> Mask:
     return _highest(scores.reshape(1, -1, 1), keep).reshape(scores.shape)
 
 
-def _counts(mask: Mask, m: int) -> npt.NDArray[np.int64]:
-    """Non-zeros [ceil(K/m), N] in each block of each column."""
-    starts = range(0, len(mask), m)
-    counts = np.zeros((len(starts), mask.shape[1]), np.int64)
+def block_counts(weight: npt.NDArray[Any], m: int) -> npt.NDArray[np.int64]:
+    """Non-zeros [ceil(K/m), N] in each block of each column of `weight` [K, N]."""
+    starts = range(0, len(weight), m)
+    counts = np.zeros((len(starts), weight.shape[1]), np.int64)
+    small = np.uint8 if m < 2**8 else np.int64  # sums of bytes are ten times as fast
     for row, start in zip(counts, starts, strict=True):  # np.add.reduceat would make int64 of the whole mask first
-        row[:] = np.count_nonzero(mask[start : start + m], axis=0)
+        row[:] = (weight[start : start + m] != 0).view(np.uint8).sum(axis=0, dtype=small)
     return counts
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 LARGE_BYTES = 2**30  # models with more than this in tensors are kept out of memory
+_ALIGNED = 64  # bytes: what onnxruntime allocates tensors at, and asks of those that it maps
 _KEPT_BYTES = 2**16  # smaller tensors stay in memory
 _SCRATCH = "sparsify.scratch"  # key in the metadata of a large model's main graph
 
@@ -51,7 +52,8 @@ class Scratch:
         tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
         path = Path(self._folder.name) / "tensors"
         with path.open("ab") as file:
-            offset = file.tell()
+            offset = -(-file.tell() // _ALIGNED) * _ALIGNED
+            file.truncate(offset)
             tensor.tofile(file)
         return Stored(
             path.name,

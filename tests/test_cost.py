@@ -107,8 +107,8 @@ def test_other_rows_threads_operators_or_patterns_are_other_measurements(folder:
     balanced[:4] = 1
     skewed = np.zeros((64, 16), np.float32)
     skewed[:, 0] = 1  # as many non-zeros, but the kernel runs through 64 positions a column instead of 4
-    assert cost._padded(balanced) == 4 * 16
-    assert cost._padded(skewed) == 64 * 16
+    assert cost.padded(balanced) == 4 * 16
+    assert cost.padded(skewed) == 64 * 16
     none, relu = operator(Activation.NONE), operator(Activation.RELU)
     facts = [
         cost._facts(balanced, none.name, True, 1, 1),
@@ -123,8 +123,8 @@ def test_other_rows_threads_operators_or_patterns_are_other_measurements(folder:
 
 def test_counts_padding_of_ragged_matrices():
     """By hand: 65 x 17 ones are 2 blocks by 2 groups; each group of 16 columns runs 64 + 4 positions."""
-    assert cost._padded(np.ones((65, 17), np.float32)) == 2 * 16 * (64 + 4)
-    assert cost._padded(np.zeros((0, 3), np.float32)) == 0
+    assert cost.padded(np.ones((65, 17), np.float32)) == 2 * 16 * (64 + 4)
+    assert cost.padded(np.zeros((0, 3), np.float32)) == 0
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

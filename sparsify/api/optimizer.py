@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,10 @@ def optimize(
     samples = None if data is None else read(data, base, reading)
     calibration, held_out, note = _divide(samples or [], seed, base)
     pipeline = _pipeline(passes, level, target, calibrated=bool(calibration), **given)
-    sample, exact, answers = Trial(samples[0], exact=True) if samples else trial(base, seed)
+    with ThreadPoolExecutor(1) as aside:  # both read all of the model: of a large one the disk gives each part once
+        known = aside.submit(facts.model, facts.named(model, base))
+        sample, exact, answers = Trial(samples[0], exact=True) if samples else trial(base, seed)
+        origin = known.result()
 
     searched = None
     candidate = modelio.load(base)
@@ -201,7 +205,6 @@ def optimize(
             progress=lambda what, done, total: talk(done, total, f"audit {what}"),
         )
         drift = replace(drift, notes=(*note, *drift.notes))
-    origin = facts.model(facts.named(model, base))
     if changed:
         facts.stamp(result, source=origin["sha256"], pipeline=str(pipeline), budgets=budgets, drift=drift)
     return _result(

@@ -1,6 +1,6 @@
 """A sparse layer too wide for memory, a few columns at a time.
 
-A kernel packs its weight for the CPU it meets and needs some 25 bytes a non-zero meanwhile. Columns of a product do
+A kernel packs its weight for the CPU it meets and needs up to 8 bytes a non-zero meanwhile. Columns of a product do
 not know of each other (activations are quantised by row), so the result is the same, bit by bit. Packing is most of
 what a large model's check takes, and one core does it for one session: slices are packed side by side.
 """
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from sparsify import formats, machine, ops, parallel
 from sparsify.runtime.source import Skeleton
 
-_WIDE = 2**25  # weights: 32 MiB in int8, 0.8 GB while it is packed
+_WIDE = 2**26  # weights: 64 MiB in int8, up to 0.5 GB while it is packed
 _SLICE = 2**23
 _AT_ONCE = 2**25  # weights of all slices in work
 

@@ -12,11 +12,18 @@ Inference", 2018, section 2, with the zero point fixed at 0.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from functools import partial, reduce
+
 import numpy as np
 import numpy.typing as npt
 
+from sparsify import parallel
+
 LEVELS = 127
 _BLOCK = 2**16  # weights at a time: 256 KiB of quotients stay in a cache of the second level
+_TASK = 2**22  # weights of a thread: some 5 ms
 
 
 def quantize(
@@ -27,15 +34,39 @@ def quantize(
     Raises:
         ValueError: W holds a NaN or an infinity.
     """
-    largest = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0))
+    largest = reduce(np.maximum, parallel.in_pieces(partial(_largest, weight), len(weight), _rows(weight, _TASK)))
     if not np.isfinite(largest).all():  # a NaN is the largest and the smallest of its column
         raise ValueError("only finite weights can be quantised")
     scale = largest / np.float32(levels)
     # A subnormal scale has lost bits: w / scale could leave the range. No other does: |w| / scale rounds to `levels`.
     scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
     q = np.empty(weight.shape, np.int8)
-    rows = max(_BLOCK // max(weight.shape[1], 1), 1)
-    for at in range(0, weight.shape[0], rows):
-        quotient = weight[at : at + rows] / scale
-        q[at : at + rows] = np.rint(quotient, out=quotient)
+    deque(parallel.in_pieces(partial(_round, weight, scale, q), len(weight), _rows(weight, _TASK)), maxlen=0)
     return q, scale
+
+
+def _largest(weight: npt.NDArray[np.float32], piece: slice) -> npt.NDArray[np.float32]:
+    """max |w| [N] of the rows `piece`."""
+    largest = np.zeros(weight.shape[1], np.float32)
+    for block in _blocks(weight, piece):
+        np.maximum(largest, np.abs(weight[block]).max(axis=0), out=largest)
+    return largest
+
+
+def _round(
+    weight: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], q: npt.NDArray[np.int8], piece: slice
+) -> None:
+    """Fill the rows `piece` of q [K, N]."""
+    for block in _blocks(weight, piece):
+        quotient = weight[block] / scale
+        q[block] = np.rint(quotient, out=quotient)
+
+
+def _blocks(weight: npt.NDArray[np.float32], piece: slice) -> Iterator[slice]:
+    rows = _rows(weight, _BLOCK)
+    return (slice(at, min(at + rows, piece.stop)) for at in range(piece.start, piece.stop, rows))
+
+
+def _rows(weight: npt.NDArray[np.float32], size: int) -> int:
+    """As many rows as come to `size` weights, at least one."""
+    return max(size // max(int(weight.shape[1]), 1), 1)
