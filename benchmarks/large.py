@@ -8,7 +8,8 @@ full, random numbers of variance 1 / K, so that activations stay finite. FOLDER 
 scratch files, in all 1.6 times the model; all of it is removed at the end.
 
 What was written is taken out of the page cache before the clock starts. Then the result is held against the checker,
-and every tensor of it against its data file. Exits 1 where something of this fails or the peak is over `LIMIT`.
+and every tensor of it against its data file. What the disk alone takes for as many bytes is told beside it. Exits 1
+where something of this fails or the peak is over `LIMIT`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.memory import arguments, watch
 from sparsify import external, limits
 
 WIDTH, INSIDE = 4096, 11008
+_CHUNK = 2**24  # bytes
 LIMIT = 1.5 * 2**30  # bytes resident: what is promised at -O2 for a model of any size
 _WEIGHTS = {
     "q": (WIDTH, WIDTH),
@@ -74,15 +76,19 @@ def main() -> int:
         model = build(folder, blocks)
         size = _size(folder)
         print(f"{blocks} blocks, {size / 1e9:.1f} GB, made in {time.monotonic() - began:.0f} s", flush=True)
+        reading = _read_all(folder / "large.data")
         out = folder / "out" / "out.onnx"
         out.parent.mkdir()
         command = [sys.executable, "-m", "sparsify", "optimize", str(model), "-O2", "-o", str(out), *options]
         found = watch(command, {"TMPDIR": str(folder)})
-        print(f"{size / 1e9:.1f} GB in, {_size(out.parent) / 1e9:.1f} GB out")
+        made = _size(out.parent)
+        print(f"{size / 1e9:.1f} GB in, {made / 1e9:.1f} GB out")
         print(found)
         if found.status:
             return found.status
         wrong = faults(out, layers=blocks * len(_WEIGHTS))
+        writing = _write(folder / "written", made)
+        print(f"the disk alone: {reading:.0f} s to read what went in, {writing:.0f} s to write what came out")
     for fault in wrong:
         print(f"error: {fault}", file=sys.stderr)
     if found.peak > LIMIT:
@@ -109,7 +115,7 @@ def build(folder: Path, blocks: int, seed: int = 0) -> Path:
                 (rng.standard_normal((k, n), np.float32) * np.float32(k**-0.5)).tofile(file)
         file.flush()
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # the first reader is to find it on the disk
+    _forget(path.with_name("large.data"))
     onnx.save_model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
     return path
 
@@ -131,6 +137,34 @@ def faults(path: Path, layers: int) -> list[str]:
     if sparse + dense != layers:
         found.append(f"{sparse} layers were rewritten, {dense} were not, and there were {layers}")
     return found
+
+
+def _forget(file: Path) -> None:
+    """The next reader is to find `file` on the disk."""
+    with file.open("rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read_all(file: Path) -> float:
+    """Seconds that the disk takes to read `file`."""
+    began = time.monotonic()
+    with file.open("rb", buffering=0) as stream:
+        while stream.read(_CHUNK):
+            pass
+    took = time.monotonic() - began
+    _forget(file)
+    return took
+
+
+def _write(file: Path, size: int) -> float:
+    """Seconds that it takes until `size` bytes are on the disk."""
+    chunk = os.urandom(_CHUNK)
+    began = time.monotonic()
+    with file.open("wb", buffering=0) as stream:
+        for _ in range(-(-size // _CHUNK)):
+            stream.write(chunk)
+        os.fsync(stream.fileno())
+    return time.monotonic() - began
 
 
 def _size(folder: Path) -> int:

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from sparsify import storage
 from sparsify.graph import Linear
 from sparsify.patterns import block_counts, tightest_of
-from sparsify.rewrite import Event, Finding, Pass, Refusal, layers
+from sparsify.rewrite import Event, Finding, Pass, Refusal, layers, read_ahead
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,15 @@ class Detect(Pass):
     block: int = 64  # M of the N:M pattern looked for, in weights
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
-        for layer in layers(model, huge=True):
-            yield layer if isinstance(layer, Refusal) else self._look(layer)
+        found = layers(model, huge=True)
+        if not storage.is_large(model.graph):
+            yield from map(self._event, found)
+            return
+        # Backwards: of a file larger than memory, what was read last is still there; and the next pass finds the start.
+        yield from [*map(self._event, read_ahead(found[::-1]))][::-1]
+
+    def _event(self, layer: Linear | Refusal) -> Finding | Refusal:
+        return layer if isinstance(layer, Refusal) else self._look(layer)
 
     def _look(self, layer: Linear) -> Finding:
         k, n = layer.shape

@@ -33,7 +33,7 @@ from sparsify.graph import (
     opset,
     substitute,
 )
-from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers
+from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers, read_ahead
 from sparsify.solvers.quantize import LEVELS
 
 MAX_INPUTS = 2**22  # kMostInputs in kernels/decode.h
@@ -102,8 +102,11 @@ class Lowering(Pass):
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         scope = _Scope(model, names(model))
-        for layer in layers(model, huge=self.takes_huge):
-            yield layer if isinstance(layer, Refusal) else self._lower(scope, as_it_is(layer))
+        for layer in read_ahead(layers(model, huge=self.takes_huge)):
+            done = layer if isinstance(layer, Refusal) else self._lower(scope, as_it_is(layer))
+            if isinstance(layer, Linear) and isinstance(done, Change) and storage.is_large(model.graph):
+                storage.release(layer.tensor)
+            yield done
 
     def _lower(self, scope: _Scope, layer: Linear) -> Change | Refusal:
         if (choice := chosen(layer)) is not None and choice.format != self.name:

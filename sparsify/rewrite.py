@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, get_type_hints
 
 import onnx_ir as ir
 
-from sparsify import ops
+from sparsify import ops, storage
 from sparsify.errors import UsageError
 from sparsify.graph import Linear, Unsupported, find_linear, fresh_name, node_name, opset
 from sparsify.patterns import Pattern
@@ -184,6 +184,15 @@ def layers(model: ir.Model, *, huge: bool = False) -> list[Linear | Refusal]:
             inside = (n for n in function.all_nodes() if find_linear(n) is not None)
             found += [Refusal(node_name(n), f"inside the function `{function.name}`") for n in inside]
     return found
+
+
+def read_ahead(found: Sequence[Linear | Refusal]) -> Iterator[Linear | Refusal]:
+    """The same in order, for those who look at the weights: the disk reads one while that before is worked on."""
+    for one, after in zip([None, *found], [*found, None], strict=True):
+        if isinstance(after, Linear):
+            storage.expect(after.tensor)
+        if one is not None:
+            yield one
 
 
 def _text(value: object) -> str:

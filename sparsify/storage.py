@@ -8,6 +8,7 @@ a disk (`TMPDIR=/a/disk`; a `/tmp` in memory would defeat the purpose).
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,22 @@ def forget(array: npt.NDArray[Any]) -> None:
         base = base.obj
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def expect(tensor: ir.TensorProtocol | None) -> None:
+    """Have the disk read a tensor while something else is computed; somebody will look at it soon."""
+    _advise(tensor, "POSIX_FADV_WILLNEED")
+
+
+def release(tensor: ir.TensorProtocol | None) -> None:
+    """Let the system have the memory that it keeps of a tensor's file: of a model larger than that, the rest stays."""
+    _advise(tensor, "POSIX_FADV_DONTNEED")
+
+
+def _advise(tensor: ir.TensorProtocol | None, advice: str) -> None:
+    if isinstance(tensor, Stored) and hasattr(os, "posix_fadvise"):
+        with open(tensor.path, "rb") as file:
+            os.posix_fadvise(file.fileno(), tensor.offset or 0, tensor.nbytes, getattr(os, advice))
 
 
 def is_large(graph: ir.Graph) -> bool:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 import sparsify
-from sparsify import graph, modelio, runtime, storage
+from sparsify import cost, graph, lowering, modelio, runtime, storage
 from sparsify.api.optimizer import Result
 from sparsify.pipeline import Pipeline, parse
 from sparsify.runtime import slices, staged
@@ -159,6 +159,56 @@ def test_a_large_model_becomes_what_a_small_one_becomes(
     for name, value in small.model.graph.initializers.items():
         assert value.const_value is not None
         assert saved.graph.initializers[name].const_value.tobytes() == value.const_value.tobytes()  # type: ignore
+
+
+@pytest.mark.usefixtures("large")
+def test_of_layers_that_are_alike_the_first_columns_of_one_are_measured(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[tuple[int, ...], int]] = []
+
+    def measure(matrix: np.ndarray, *_: object, rows: int, **__: object) -> cost.Cost:
+        measured.append((matrix.shape, rows))
+        return cost.Cost(dense_ms=3.0, rewritten_ms=1.0)
+
+    monkeypatch.setattr(cost, "measure", measure)
+    monkeypatch.setattr(lowering, "_MEASURED", 64 * 16)  # 64 columns at least, so make the layer wider
+    model = modelio.load(path)
+    wide = np.tile(model.graph.initializers["w1"].const_value.numpy(), (1, 2))  # type: ignore[union-attr]
+    other = wide * (np.arange(64) % 2)[:, None].astype(np.float32)
+    for name, array in (("w0", wide), ("w1", wide), ("w2", other)):
+        model.graph.initializers[name].const_value = storage.tensor(array, name, model.graph)
+        model.graph.initializers[name].shape = ir.Shape(array.shape)
+    for node in graph.nodes(model):
+        node.meta["rows"] = 7
+    report = Pipeline(parse("sparse-int8{min_speedup=1}")).run(model)
+    assert measured == [((64, 64), 7)] * 2  # of w0, which w1 is like, and of w2
+    changes = report.steps[0].changes
+    assert len(changes) == 4
+    assert {change.facts["dense_ms"] for change in changes} == {6.0}
+
+
+@pytest.mark.usefixtures("large")
+def test_the_digest_of_a_tensor_in_a_file_is_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = modelio.load(path), []
+    chunks = modelio._chunks
+    monkeypatch.setattr(modelio, "_chunks", lambda tensor: read.append(tensor.name) or chunks(tensor))
+    first = modelio.digest(model)
+    assert sorted(read) == ["w0", "w1", "w2"]
+    assert modelio.digest(model) == first
+    assert len(read) == 3
+    changed = model.graph.initializers["w0"].const_value.numpy() + 1  # type: ignore[union-attr]
+    model.graph.initializers["w0"].const_value = storage.tensor(changed, "w0", model.graph)
+    assert modelio.digest(model) != first
+
+
+def test_tensors_in_a_scratch_file_can_be_mapped_by_onnxruntime() -> None:
+    scratch = storage.Scratch()
+    arrays = [np.arange(size, dtype=np.uint8) for size in (1, 64, 100, 3)]
+    tensors = [scratch.store(array, str(i)) for i, array in enumerate(arrays)]
+    assert [t.offset for t in tensors] == [0, 64, 128, 256]
+    for tensor, array in zip(tensors, arrays, strict=True):
+        assert np.array_equal(tensor.numpy(), array)
 
 
 @pytest.mark.usefixtures("large")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from sparsify import storage
 from sparsify.data import Array
 from sparsify.errors import InputError
 from sparsify.runtime import slices
@@ -51,6 +53,9 @@ class Staged:
         wanted = [str(v.name) for v in self._model.graph.outputs] if names is None else list(names)
         live: dict[str, Any] = dict(feed)
         for number, _ in enumerate(self._parts):
+            for node in chain.from_iterable(self._parts[number + 1 : number + 2]):
+                for name in read_by(node) & set(self._model.graph.initializers):
+                    storage.expect(self._model.graph.initializers[name].const_value)
             live = self._advance(number, live, set(wanted))
         weights = self._model.graph.initializers
         return [live[n] if n in live else np.asarray(weights[n].const_value) for n in wanted]
