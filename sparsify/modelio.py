@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from sparsify import coo, external, leftovers, limits, parallel, storage
+from sparsify import coo, external, leftovers, limits, messages, parallel, storage
 from sparsify.errors import InputError, UsageError
 from sparsify.files import replacing, write_bytes
 
@@ -49,9 +47,11 @@ def load(model: Source) -> ir.Model:
     if isinstance(model, onnx.ModelProto):
         return _from_proto(model, where="model", folder=None)
     if isinstance(model, bytes):
-        return _from_proto(_parse(model, where="model"), where="model", folder=None)
+        return _from_proto(messages.parse(model, where="model"), where="model", folder=None)
     path = Path(model)
-    loaded = _from_proto(_parse(_read(path), where=str(path)), where=str(path), folder=path.absolute().parent)
+    loaded = _from_proto(
+        messages.parse(messages.read(path), where=str(path)), where=str(path), folder=path.absolute().parent
+    )
     loaded.meta[_SOURCE] = path.resolve()
     loaded.meta[_DATA_FILES] = sorted({Path(t.path).resolve() for t in _external_tensors(loaded)})
     return loaded
@@ -191,41 +191,6 @@ def fits_message(model: ir.Model) -> bool:
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> bytes:
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise InputError("this is no regular file", where=str(path), hint="name the .onnx file")
-        if found.st_size >= 2**31:
-            raise InputError(
-                f"the file has {found.st_size} bytes, more than the 2 GiB that ONNX allows",
-                where=str(path),
-                hint="export it with external data",
-            )
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("there is no such file", where=str(path), hint="check the path of the model") from None
-    except IsADirectoryError:
-        raise InputError("this is a folder, not a model", where=str(path), hint="name the .onnx file in it") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _parse(data: bytes, where: str) -> onnx.ModelProto:
-    if not data:
-        raise InputError("the file is empty", where=where, hint="export or download the model again")
-    try:
-        return onnx.load_model_from_string(data)
-    except DecodeError:
-        # Every exporter writes the IR version, field 1, first: its tag is 8.
-        cut = data[0] == 8
-        raise InputError(
-            "the ONNX file is cut short or damaged" if cut else "this is not an ONNX model",
-            where=where,
-            hint="export or download the model again" if cut else "sparsify reads .onnx files",
-        ) from None
 
 
 def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.Model:
