@@ -38,7 +38,7 @@ from sparsify.solvers.quantize import LEVELS
 
 MAX_INPUTS = 2**22  # kMostInputs in kernels/decode.h
 _CACHED = 2**18  # weights at a time: what is made of them on the way stays in a cache
-_MEASURED = 2**23  # weights that are measured of a layer of a large model: 32 MiB in fp32, more than a cache
+_MEASURED = 2**23  # weights, at most, that are measured of a layer of a large model: 32 MiB in fp32, more than a cache
 MAX_NONZEROS = (2**31 - 1) // (255 * LEVELS)  # per column in int8: |sum of u8 * s8| must fit an int32
 
 _VALUES = {"float32": ops.Values.FP32, "int8": ops.Values.INT8, "bfloat16": ops.Values.BF16}
@@ -166,7 +166,7 @@ class Lowering(Pass):
         rows, zeros = int(layer.node.meta.get("rows", self.rows)), float(layer.node.meta.get(ZEROS, 0.0))
         settings: dict[str, Any] = {"rows": rows, "threads": self.threads, "zeros": zeros}
         share = 1.0
-        if not storage.is_large(scope.model.graph) or matrix.size <= _MEASURED:
+        if not storage.is_large(scope.model.graph):
             found = cost.measure(matrix, arrays, encoded.operator, **settings)
         else:
             columns = min(max(_MEASURED // matrix.shape[0], 64), matrix.shape[1])
