@@ -26,7 +26,7 @@ from models.subjects import dynamic_int8, feeds_of, minilm
 from sparsify import kernels, report, runtime
 from sparsify.cli import talk
 
-PASSES = "cleanup,prune{{pattern={}}},sparse-int8,fuse-epilogue"
+PASSES = "cleanup,prune{{pattern={}}},sparse-int8,fuse-epilogue,share-quantization"
 LAYERS = 18
 FP32, INT8, PER_CHANNEL, OURS = "onnxruntime fp32", "dynamic int8", "dynamic int8, per channel", "sparsify int8"
 # How many times faster than each ours must be; on CPUs whose permutes reach 64 inputs, by pattern.

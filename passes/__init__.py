@@ -14,6 +14,7 @@ PASSES: dict[str, str] = {
     "dynamic-sparse": "sparsify.passes.dynamic_sparse:DynamicSparse",
     "fuse-epilogue": "sparsify.passes.fuse_epilogue:FuseEpilogue",
     "prune": "sparsify.passes.prune:Prune",
+    "share-quantization": "sparsify.passes.share_quantization:ShareQuantization",
     "shrink": "sparsify.passes.shrink:Shrink",
     "smooth": "sparsify.passes.smooth:Smooth",
     "sparse-bf16": "sparsify.passes.sparse_bf16:SparseBf16",

@@ -23,13 +23,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
 
-from sparsify import kernels, ops, runtime
+from sparsify import formats, kernels, ops, runtime
 from sparsify.machine import machine
 
 CACHE_VARIABLE = "SPARSIFY_CACHE"
 _OPSET = 17
 _RUNS = 30
 _LIMIT_S = 3.0  # for one pair; a layer that takes longer shows its gain in a few runs
+_FEW = 32  # columns of products of which only the quantising counts
 _PATTERN_BLOCK, _PATTERN_COLUMNS, _PATTERN_STEP = 64, 16, 4  # see `padded`
 
 _measured: dict[str, Cost] = {}
@@ -109,13 +110,33 @@ def measure_form(
         facts["zeros"] = round(zeros, 2)
     if residual:
         facts["residual"] = True
+    return _remembered(
+        facts, lambda: _time(dense_model(matrix, bias, activation, residual=residual), build(), rows, threads, zeros)
+    )
+
+
+def measure_sharing(k: int, readers: int, *, rows: int, threads: int) -> Cost:
+    """Time int8 products of X [rows, K] that each quantise it (`dense_ms`) against such that share its quantised rows.
+
+    They have few columns, and most weights are 0: what is left of their time hides nothing.
+    """
+    facts = {"sharing": readers, "k": k, "rows": rows, "threads": threads, **_machine()}
+
+    def measured() -> Cost:
+        apart, shared = (sharing_model(k, readers, shared=once) for once in (False, True))
+        return _time(apart, shared, rows, threads, zeros=0)
+
+    return _remembered(facts, measured)
+
+
+def _remembered(facts: Mapping[str, Any], measure: Callable[[], Cost]) -> Cost:
+    """What `measure` gave when it was first called with these facts."""
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     if key not in _measured:
         path = cache_folder() / "cost" / f"{key}.json"
         cost = _read(path)
         if cost is None:
-            dense = dense_model(matrix, bias, activation, residual=residual)
-            cost = _time(dense, build(), rows, threads, zeros)
+            cost = measure()
             _write(path, facts, cost)
         _measured[key] = cost
     return _measured[key]
@@ -157,8 +178,30 @@ def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops
     x = ir.val("X", ir.DataType.FLOAT, ["M", k])
     initializers = [_initializer(name, array) for name, array in arrays.items()]
     tape = ir.tape.Tape()
-    y = tape.op(operator.name, [x, *initializers], domain=ops.DOMAIN)
+    rows = tape.op_multi_out(ops.QUANTIZE, [x], num_outputs=3, domain=ops.DOMAIN) if operator.quantized else (x,)
+    y = tape.op(operator.name, [*rows, *initializers], domain=ops.DOMAIN)
     model = _model([x], y, initializers, tape.nodes)
+    ops.add_operator(model, operator)
+    return model
+
+
+def sharing_model(k: int, readers: int, *, shared: bool) -> ir.Model:
+    """X [M, K] -> Y [M, N], the sum of `readers` int8 products; `shared`: X is quantised once."""
+    rng = np.random.default_rng(0)
+    x = ir.val("X", ir.DataType.FLOAT, ["M", k])
+    tape = ir.tape.Tape()
+    rows = tape.op_multi_out(ops.QUANTIZE, [x], num_outputs=3, domain=ops.DOMAIN) if shared else (x,)
+    operator = ops.Operator(ops.Values.INT8, formats.Encoding.BITMASK, ops.Activation.NONE, quantized=shared)
+    initializers: list[ir.Value] = []
+    products: list[ir.Value] = []
+    for number in range(readers):
+        weight = np.where(rng.random((k, _FEW)) < 0.25, 1, 0).astype(np.int8)
+        ones = np.ones(_FEW, np.float32)
+        arrays = ops.inputs_of(formats.encode(weight, operator.encoding), ones, ones)
+        constants = [_initializer(f"{name}{number}", array) for name, array in arrays.items()]
+        initializers += constants
+        products.append(tape.op(operator.name, [*rows, *constants], domain=ops.DOMAIN))
+    model = _model([x], tape.op("Sum", products), initializers, tape.nodes)
     ops.add_operator(model, operator)
     return model
 

@@ -19,7 +19,8 @@ Dimension = int | frozenset[str]  # a number, or the names of all that it was br
 Shape = tuple[Dimension, ...]
 
 _SMALL = 1024  # elements of a constant that may tell a shape
-_SHAPE_AT = {Encoding.COLUMNS: 4, Encoding.ROWS: 2}  # which input of an operator is the shape; 3 of the others
+# Which input of an operator is the shape, counted from the first constant one; 2 of the others.
+_SHAPE_AT = {Encoding.COLUMNS: 3, Encoding.ROWS: 1}
 _BROADCAST = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", "Where", "Min", "Max", "Mean", "Sum"),
     *("And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
@@ -125,10 +126,10 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
 
 def _matmul(node: ir.Node, operator: ops.Operator, graph: onnx.GraphProto) -> onnx.NodeProto:
     """A MatMul with a weight of the same shape, which becomes an input of `graph`; the node if that is not known."""
-    shape = constant(node.inputs[_SHAPE_AT.get(operator.encoding, 3)])
-    if shape is None or node.inputs[0] is None:
+    shape = constant(node.inputs[operator.constants_at + _SHAPE_AT.get(operator.encoding, 2)])
+    if shape is None or (x := ops.activations_of(node)) is None:
         return ir.serde.serialize_node(node)
     output = node.outputs[0].name or ""
     weight = f"weight of {output}"
     graph.input.append(onnx.helper.make_tensor_value_info(weight, onnx.TensorProto.FLOAT, shape.tolist()))
-    return onnx.helper.make_node("MatMul", [node.inputs[0].name or "", weight], [output])
+    return onnx.helper.make_node("MatMul", [x.name or "", weight], [output])

@@ -36,8 +36,12 @@ def operator_model(
     inputs = [x]
     if operator.residual:
         inputs.append(ir.val("residual", ir.DataType.FLOAT, ["M", layer.weight.shape[1]]))
-    node = ir.Node(ops.DOMAIN, operator.name, [x, *constants, *inputs[1:]], outputs=[y], name="the_node")
-    graph = ir.Graph(inputs, [y], nodes=[node], initializers=constants, opset_imports={"": opset}, name="one")
+    nodes, rows = [], [x]
+    if operator.quantized:
+        rows = [ir.val(name) for name in ("q", "row_scale", "zero_point")]
+        nodes.append(ir.Node(ops.DOMAIN, ops.QUANTIZE, [x], outputs=rows, name="quantize"))
+    nodes.append(ir.Node(ops.DOMAIN, operator.name, [*rows, *constants, *inputs[1:]], outputs=[y], name="the_node"))
+    graph = ir.Graph(inputs, [y], nodes=nodes, initializers=constants, opset_imports={"": opset}, name="one")
     model = ir.Model(graph, ir_version=7)
     ops.add_operator(model, operator)
     return ir.to_proto(model)

@@ -56,8 +56,8 @@ def bf16_product_bound(x: F32, weight: F32, bias: F32) -> F64:
     return np.asarray(gamma * (large @ heavy + np.abs(bias)) + lost)
 
 
-def integer_product(x: F32, integers: npt.NDArray[np.int8], scale: F32, bias: F32) -> F32:
-    """The int8 operator: each float32 operation rounded once in the order of the definition; sums in int64."""
+def quantized_rows(x: F32) -> tuple[npt.NDArray[np.int64], F32, npt.NDArray[np.int64]]:
+    """q [M, K], scale [M, 1] and zero point [M, 1] of finite rows, each operation rounded once in the order given."""
     zero, levels = np.float32(0), np.float32(255)
     low = np.minimum(x.min(axis=1, keepdims=True, initial=0), zero)
     high = np.maximum(x.max(axis=1, keepdims=True, initial=0), zero)
@@ -65,9 +65,15 @@ def integer_product(x: F32, integers: npt.NDArray[np.int8], scale: F32, bias: F3
     inverse = levels / span
     zero_point = np.rint(-low * inverse)
     q = np.clip(np.rint(x * inverse) + zero_point, zero, levels).astype(np.int64)
+    return q, np.asarray(span / levels, np.float32), zero_point.astype(np.int64)
+
+
+def integer_product(x: F32, integers: npt.NDArray[np.int8], scale: F32, bias: F32) -> F32:
+    """The int8 operator: each float32 operation rounded once in the order of the definition; sums in int64."""
+    q, row_scale, zero_point = quantized_rows(x)
     w = integers.astype(np.int64)
-    total = q @ w - zero_point.astype(np.int64) * w.sum(axis=0)
-    return np.asarray(total.astype(np.float32) * (span / levels) * scale + bias, np.float32)
+    total = q @ w - zero_point * w.sum(axis=0)
+    return np.asarray(total.astype(np.float32) * row_scale * scale + bias, np.float32)
 
 
 def gelu(x: F64) -> F64:

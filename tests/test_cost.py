@@ -57,6 +57,23 @@ def test_dense_side_has_only_what_the_layer_has():
     assert [n.op_type for n in biased.graph] == ["MatMul", "Add", "Relu"]
 
 
+def test_both_sides_of_sharing_compute_the_same():
+    x = RNG.standard_normal((ROWS, K)).astype(np.float32)
+    apart, shared = (cost.sharing_model(K, 3, shared=once) for once in (False, True))
+    assert [n.op_type for n in apart.graph] == ["SparseMatMulInt8"] * 3 + ["Sum"]
+    assert [n.op_type for n in shared.graph] == [ops.QUANTIZE, *["SparseMatMulInteger"] * 3, "Sum"]
+    found = [runtime.run(runtime.session(model), {"X": x})["Y"] for model in (apart, shared)]
+    assert np.array_equal(*found)
+
+
+def test_sharing_is_measured_once_for_what_it_depends_on(folder: Path):
+    first = cost.measure_sharing(K, 2, rows=3, threads=1)
+    assert cost.measure_sharing(K, 2, rows=3, threads=1) is first
+    for k, readers, rows in ((K + 1, 2, 3), (K, 3, 3), (K, 2, 4)):
+        cost.measure_sharing(k, readers, rows=rows, threads=1)
+    assert len(list((folder / "cost").iterdir())) == 4
+
+
 def test_measures_once_and_remembers_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch):
     first = cost.measure(MATRIX, ARRAYS, operator(Activation.RELU), rows=ROWS, threads=1)
     assert first.speedup == first.dense_ms / first.rewritten_ms

@@ -117,7 +117,10 @@ def test_a_session_with_our_kernels_is_right_for_any_shape(layer: Layer, operato
 
 
 @native
-@pytest.mark.parametrize("name", ["SparseMatMulInt8", "SparseMatMulInt8DeltaRelu", "SparseMatMulInt8Add"])
+@pytest.mark.parametrize(
+    "name",
+    ["SparseMatMulInt8", "SparseMatMulInt8DeltaRelu", "SparseMatMulInt8Add", "SparseMatMulInteger"],
+)
 def test_kernel_and_function_agree_to_the_bit_on_integers(name: str) -> None:
     layer = some_layer()
     model = operator_model(OPERATORS[name], layer)
@@ -126,9 +129,21 @@ def test_kernel_and_function_agree_to_the_bit_on_integers(name: str) -> None:
 
 
 @native
-def test_a_forced_lower_isa_gives_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", ["", "Gelu", "Add"])
+@settings(deadline=None, max_examples=20)
+@given(layer=layers())
+def test_shared_rows_give_the_same_bits(layer: Layer, end: str) -> None:
+    apart, shared = (operator_model(OPERATORS[f"SparseMatMul{kind}{end}"], layer) for kind in ("Int8", "Integer"))
+    given = layer.x, layer.residual
+    assert np.array_equal(rows(shared, *given, native=True), rows(apart, *given, native=True))
+    assert np.array_equal(rows(shared, *given, native=False), rows(apart, *given, native=False))
+
+
+@native
+@pytest.mark.parametrize("name", ["SparseMatMulInt8", "SparseMatMulInteger"])
+def test_a_forced_lower_isa_gives_the_same_integers(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     layer = some_layer()
-    model = operator_model(OPERATORS["SparseMatMulInt8"], layer)
+    model = operator_model(OPERATORS[name], layer)
     expected = rows(model, layer.x, native=True)
     for isa in kernels.isas():
         monkeypatch.setenv(kernels.ISA_VARIABLE, isa)
@@ -138,7 +153,7 @@ def test_a_forced_lower_isa_gives_the_same_integers(monkeypatch: pytest.MonkeyPa
 
 @native
 @pytest.mark.parametrize("shape", [(0, 130), (130,), (2, 130), (2, 0, 130), (2, 3, 130), (1, 2, 3, 130)])
-@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8", "SparseMatMulColumns"])
+@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8", "SparseMatMulInteger", "SparseMatMulColumns"])
 def test_leading_dimensions_are_kept(name: str, shape: tuple[int, ...]) -> None:
     layer = some_layer()
     model = operator_model(OPERATORS[name], layer)
@@ -150,13 +165,17 @@ def test_leading_dimensions_are_kept(name: str, shape: tuple[int, ...]) -> None:
     y, expected = rows(model, x, native=True), rows(model, x, native=False)
     assert y.shape == expected.shape == (*shape[:-1], 37)
     bound = product_bound(x.reshape(-1, 130), layer.weight, layer.bias).reshape(y.shape)
-    assert np.all(np.abs(y - expected) <= (0 if name == "SparseMatMulInt8" else 2 * bound))
+    assert np.all(np.abs(y - expected) <= (0 if name.startswith("SparseMatMulInt") else 2 * bound))
 
 
 @native
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
-    "name", ["SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns", "SparseMatMulInt8", "SparseMatMulBf16"]
+    "name",
+    [
+        *("SparseMatMul", "SparseMatMulDelta", "SparseMatMulColumns"),
+        *("SparseMatMulInt8", "SparseMatMulInteger", "SparseMatMulBf16"),
+    ],
 )
 def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
     layer = some_layer()
@@ -168,7 +187,13 @@ def test_rows_that_are_not_finite_agree(name: str, bad: float) -> None:
 
 
 @native
-@pytest.mark.parametrize("name", ["SparseMatMul", "SparseMatMulInt8Delta", "SparseMatMulColumns", "SparseMatMulBf16"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SparseMatMul", "SparseMatMulInt8Delta", "SparseMatMulIntegerDelta"),
+        *("SparseMatMulColumns", "SparseMatMulBf16"),
+    ],
+)
 def test_broken_weights_are_an_error_that_names_the_node(name: str) -> None:
     layer = some_layer()
     model = operator_model(OPERATORS[name], layer)
@@ -185,6 +210,49 @@ def test_the_wrong_width_is_an_error_that_says_both() -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
     with pytest.raises(Exception, match="X has 7 inputs in its last dimension, the weight has 130"):
         rows(model, np.zeros((2, 7), np.float32), native=True)
+
+
+def quantised_model(layer: Layer) -> onnx.ModelProto:
+    """SparseMatMulInteger on rows that somebody else has quantised: inputs q, row_scale and zero_point."""
+    model = operator_model(OPERATORS["SparseMatMulInteger"], layer)
+    model.graph.node.pop(0)
+    types = {"q": onnx.TensorProto.UINT8, "row_scale": onnx.TensorProto.FLOAT, "zero_point": onnx.TensorProto.UINT8}
+    model.graph.input.pop(0)
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(n, t, None) for n, t in types.items())
+    return model
+
+
+@native
+@pytest.mark.parametrize("short", ["row_scale", "zero_point"])
+@pytest.mark.parametrize("shape", [(8, 1), (9,), (1, 9, 1), (9, 2), (0, 1)])
+def test_scales_and_zero_points_of_another_shape_are_an_error_that_says_all(short: str, shape: tuple[int, ...]) -> None:
+    given = {"q": np.zeros((9, 130), np.uint8)}
+    given |= {"row_scale": np.ones((9, 1), np.float32), "zero_point": np.zeros((9, 1), np.uint8)}
+    given[short] = np.zeros(shape, given[short].dtype)
+    opened = session(quantised_model(some_layer()), native=True)
+    with pytest.raises(
+        Exception, match=rf"rows of shape \[9, 130\] have scales of shape .*{re.escape(str(list(shape)))}"
+    ):
+        opened.run(None, given)
+
+
+@native
+def test_rows_that_nobody_quantised_are_multiplied_as_the_function_does() -> None:
+    layer, rng = some_layer(), np.random.default_rng(5)
+    given = {"q": rng.integers(0, 256, (9, 130), np.uint8), "zero_point": rng.integers(0, 256, (9, 1), np.uint8)}
+    given["row_scale"] = rng.standard_normal((9, 1)).astype(np.float32)
+    given["row_scale"][:3, 0] = np.nan, np.inf, 0
+    model = quantised_model(layer)
+    ours, theirs = (session(model, native=native).run(None, given)[0] for native in (True, False))
+    assert np.array_equal(ours, theirs, equal_nan=True)
+
+
+@native
+def test_rows_of_no_inputs_are_an_error() -> None:
+    model = operator_model(OPERATORS["SparseMatMulInteger"], some_layer())
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(Exception, match=r"X has shape \[2, 0\]"):
+        rows(model, np.zeros((2, 0), np.float32), native=True)
 
 
 @native
@@ -232,10 +300,11 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_spell_semantics_and_are_unique() -> None:
-    assert len(OPERATORS) == 9 * (7 + 1)  # products, by activations or a residual
+    assert len(OPERATORS) == 11 * (7 + 1)  # products, by activations or a residual
     assert Operator(Values.INT8, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
     assert Operator(Values.FP32, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
     assert Operator(Values.BF16, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulBf16Add"
+    assert Operator(Values.INT8, Encoding.DELTA, Activation.RELU, quantized=True).name == "SparseMatMulIntegerDeltaRelu"
     for name, operator in OPERATORS.items():
         assert ops.operator_of(ir.Node(ops.DOMAIN, name, [])) == operator
         assert operator.linear == dataclasses.replace(operator, activation=Activation.NONE, residual=False)

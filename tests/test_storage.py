@@ -37,15 +37,20 @@ TEXT = """
 def path(tmp_path: Path) -> Path:
     """A model with external data: [64, 64] weights, one of them read twice and one in a branch."""
     model = ir.from_onnx_text(TEXT)
+    _give(model, "w0", "w1", "w2")
+    modelio.save(model, tmp_path / "deep.onnx", limit=1000)
+    return tmp_path / "deep.onnx"
+
+
+def _give(model: ir.Model, *names: str) -> None:
+    """Give `model` the weights [64, 64] that its nodes name: the text could not hold them."""
     rng = np.random.default_rng(0)
-    for name in ("w0", "w1", "w2"):
+    for name in names:
         weight = rng.standard_normal((64, 64)).astype(np.float32) * (rng.random((64, 64)) < 0.1)
         value = ir.Value(name=name, const_value=ir.tensor(weight.astype(np.float32), name=name))
         value.shape, value.type = ir.Shape((64, 64)), ir.TensorType(ir.DataType.FLOAT)
         model.graph.register_initializer(value)
     _connect(model)
-    modelio.save(model, tmp_path / "deep.onnx", limit=1000)
-    return tmp_path / "deep.onnx"
 
 
 def _connect(model: ir.Model) -> None:
@@ -68,6 +73,23 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def feed() -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)}
+
+
+@pytest.mark.usefixtures("large")
+def test_wide_layers_that_share_quantised_rows_give_in_slices_what_they_give_whole(
+    tmp_path: Path, feed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        wide (float[M,64] x) => (float[M,64] y) { a = MatMul(x, w0) b = MatMul(x, w1) y = Add(b, a) }""")
+    _give(model, "w0", "w1")
+    Pipeline(parse("sparse-int8,fuse-epilogue,share-quantization{measure=false}")).run(model)
+    assert [n.op_type for n in model.graph][1:] == ["SparseMatMulIntegerDelta", "SparseMatMulIntegerDeltaAdd"]
+    modelio.save(model, tmp_path / "wide.onnx")
+    whole = runtime.run(runtime.session(tmp_path / "wide.onnx"), feed)["y"]
+    monkeypatch.setattr(slices, "_WIDE", 100)
+    monkeypatch.setattr(slices, "_SLICE", 64 * 30)  # three slices, the last one narrow
+    assert [slices.is_wide(node) for node in model.graph] == [False, True, True]
+    assert np.array_equal(runtime.run(runtime.session(model), feed)["y"], whole)
 
 
 def test_a_tensor_is_mapped_only_while_somebody_holds_the_array(path: Path) -> None:

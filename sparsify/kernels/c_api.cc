@@ -51,7 +51,7 @@ std::string joined_isas() {
 
 // A line a kernel: name, format, lowest ISA path.
 std::string listed_kernels() {
-  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16", "rows", "rows_bf16"};
+  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16", "rows", "rows_bf16", "quantize"};
   std::string lines;
   for (const KernelInfo& kernel : kernels()) {
     lines += kernel.name + " " + kFormats[static_cast<int>(kernel.format)] + " " + isa_name(kernel.isa) + "\n";
@@ -89,7 +89,7 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
   Product* product = nullptr;
   try {
     const sparsify::KernelInfo* info = sparsify::find(kernel);
-    if (info == nullptr || !sparsify::can_run(info->isa)) {
+    if (info == nullptr || info->quantize != nullptr || !sparsify::can_run(info->isa)) {
       wrong = std::string("no kernel `") + kernel + "` on this CPU";
     } else {
       sparsify::Encoded encoded{static_cast<sparsify::Encoding>(encoding), k, n};
@@ -128,6 +128,24 @@ SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t
 // y [rows, N] = product of x [rows, K], plus residual [rows, N] unless it is null, on the calling thread.
 SPARSIFY_EXPORT void sparsify_run(const Product* product, const float* x, int64_t rows, const float* residual, float* y) {
   product->run(x, rows, residual, y, sparsify::SerialPool());
+}
+
+// The same of quantised rows: q [rows, K], scale [rows], zero_point [rows]. False where the kernel is not one of int8.
+SPARSIFY_EXPORT bool sparsify_run_quantized(const Product* product, const uint8_t* q, const float* scale,
+                                            const uint8_t* zero_point, int64_t rows, const float* residual, float* y) {
+  const auto* integers = dynamic_cast<const sparsify::Int8Product*>(product);
+  if (integers == nullptr) return false;
+  integers->run(sparsify::Quantized{q, scale, zero_point}, rows, residual, y, sparsify::SerialPool());
+  return true;
+}
+
+// q, scale and zero_point of x [rows, K] by the kernel of that name; false where there is none that this CPU can run.
+SPARSIFY_EXPORT bool sparsify_quantize(const char* kernel, const float* x, int64_t rows, int64_t k, uint8_t* q,
+                                       float* scale, uint8_t* zero_point) {
+  const sparsify::KernelInfo* info = sparsify::find(kernel);
+  if (info == nullptr || info->quantize == nullptr || !sparsify::can_run(info->isa)) return false;
+  info->quantize(x, rows, k, q, scale, zero_point, sparsify::SerialPool());
+  return true;
 }
 
 SPARSIFY_EXPORT int64_t sparsify_bytes(const Product* product) { return product->bytes(); }

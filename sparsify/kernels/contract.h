@@ -29,7 +29,7 @@ enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh }
 // has no AVX-VNNI: avx2_vnni is no path of it; Cooper Lake has bf16 and no VBMI). Which instructions each path needs: dispatch.cc.
 enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAvx512Bf16 };
 
-enum class Format { kFp32, kInt8, kColumns, kBf16, kRows, kRowsBf16 };
+enum class Format { kFp32, kInt8, kColumns, kBf16, kRows, kRowsBf16, kQuantize };
 
 // W in compressed sparse columns: rows ascend within a column; fillers of the encoding are gone.
 template <class T>
@@ -105,27 +105,47 @@ class Product {
   virtual int64_t bytes() const = 0;
 };
 
+// Rows that were quantised before, see quantize.h: q [rows, K], row-major, scale and zero point [rows]; any alignment.
+struct Quantized {
+  const uint8_t* q;
+  const float* scale;
+  const uint8_t* zero_point;
+};
+
+class Int8Product : public Product {
+ public:
+  using Product::run;
+  // As above, of rows that are quantised already: what they were quantised from gives the same y, to the bit.
+  virtual void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const = 0;
+};
+
 template <class T>
 class Weights;  // weights.h
 struct ColumnsWeights;  // columns_weights.h
 struct RowsWeights;     // rows_weights.h
 
 using Fp32Factory = std::unique_ptr<Product> (*)(const Weights<float>&, Epilogue);
-using Int8Factory = std::unique_ptr<Product> (*)(const Weights<int8_t>&, Epilogue);
+using Int8Factory = std::unique_ptr<Int8Product> (*)(const Weights<int8_t>&, Epilogue);
 using Bf16Factory = std::unique_ptr<Product> (*)(const Weights<uint16_t>&, Epilogue);
 using ColumnsFactory = std::unique_ptr<Product> (*)(ColumnsWeights);
 using RowsFactory = std::unique_ptr<Product> (*)(RowsWeights);
+// x [rows, K] -> q [rows, K], scale [rows], zero_point [rows]: what every int8 kernel makes of x before it multiplies.
+using Quantize = void (*)(const float* x, int64_t rows, int64_t k, uint8_t* q, float* scale, uint8_t* zero_point,
+                          const Pool& pool);
 
 #define SPARSIFY_FP32_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<float>&, Epilogue);
-#define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<int8_t>&, Epilogue);
+#define SPARSIFY_INT8_KERNEL(isa, factory) std::unique_ptr<Int8Product> factory(const Weights<int8_t>&, Epilogue);
 #define SPARSIFY_COLUMNS_KERNEL(isa, factory) std::unique_ptr<Product> factory(ColumnsWeights);
 #define SPARSIFY_BF16_KERNEL(isa, factory) std::unique_ptr<Product> factory(const Weights<uint16_t>&, Epilogue);
 #define SPARSIFY_ROWS_KERNEL(isa, format, factory) std::unique_ptr<Product> factory(RowsWeights);
+#define SPARSIFY_QUANTIZE_KERNEL(isa, function) \
+  void function(const float*, int64_t, int64_t, uint8_t*, float*, uint8_t*, const Pool&);
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL
 #undef SPARSIFY_INT8_KERNEL
 #undef SPARSIFY_COLUMNS_KERNEL
 #undef SPARSIFY_BF16_KERNEL
 #undef SPARSIFY_ROWS_KERNEL
+#undef SPARSIFY_QUANTIZE_KERNEL
 
 }  // namespace sparsify

@@ -116,18 +116,19 @@ bool isa_is_forced() { return forced_isa() != nullptr; }
 
 const std::vector<KernelInfo>& kernels() {
   static const std::vector<KernelInfo> all = {
-#define SPARSIFY_FP32_KERNEL(isa, factory) {#factory, Format::kFp32, Isa::isa, factory, nullptr, nullptr, nullptr, nullptr},
-#define SPARSIFY_INT8_KERNEL(isa, factory) {#factory, Format::kInt8, Isa::isa, nullptr, factory, nullptr, nullptr, nullptr},
-#define SPARSIFY_COLUMNS_KERNEL(isa, factory) {#factory, Format::kColumns, Isa::isa, nullptr, nullptr, nullptr, factory, nullptr},
-#define SPARSIFY_BF16_KERNEL(isa, factory) {#factory, Format::kBf16, Isa::isa, nullptr, nullptr, factory, nullptr, nullptr},
-#define SPARSIFY_ROWS_KERNEL(isa, format, factory) \
-  {#factory, Format::format, Isa::isa, nullptr, nullptr, nullptr, nullptr, factory},
+#define SPARSIFY_FP32_KERNEL(isa, factory) {#factory, Format::kFp32, Isa::isa, factory, {}, {}, {}, {}, {}},
+#define SPARSIFY_INT8_KERNEL(isa, factory) {#factory, Format::kInt8, Isa::isa, {}, factory, {}, {}, {}, {}},
+#define SPARSIFY_BF16_KERNEL(isa, factory) {#factory, Format::kBf16, Isa::isa, {}, {}, factory, {}, {}, {}},
+#define SPARSIFY_COLUMNS_KERNEL(isa, factory) {#factory, Format::kColumns, Isa::isa, {}, {}, {}, factory, {}, {}},
+#define SPARSIFY_ROWS_KERNEL(isa, format, factory) {#factory, Format::format, Isa::isa, {}, {}, {}, {}, factory, {}},
+#define SPARSIFY_QUANTIZE_KERNEL(isa, function) {#function, Format::kQuantize, Isa::isa, {}, {}, {}, {}, {}, function},
 #include "kernels.inc"
 #undef SPARSIFY_FP32_KERNEL
 #undef SPARSIFY_INT8_KERNEL
 #undef SPARSIFY_COLUMNS_KERNEL
 #undef SPARSIFY_BF16_KERNEL
 #undef SPARSIFY_ROWS_KERNEL
+#undef SPARSIFY_QUANTIZE_KERNEL
   };
   return all;
 }

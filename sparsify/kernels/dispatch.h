@@ -18,6 +18,7 @@ struct KernelInfo {
   Bf16Factory make_bf16;  // kBf16
   ColumnsFactory make_columns;  // kColumns
   RowsFactory make_rows;        // kRows, kRowsBf16
+  Quantize quantize;            // kQuantize
 };
 
 const char* isa_name(Isa isa);

@@ -24,7 +24,7 @@ namespace sparsify {
 
 // P: Int8Permute of an ISA; V: its float lanes.
 template <class P, class V>
-class Int8Choice final : public Product {
+class Int8Choice final : public Int8Product {
  public:
   Int8Choice(const Weights<int8_t>& w, const Epilogue& epilogue)
       : permute_(w, epilogue), permute_cost_(permute_.instructions_a_row()) {
@@ -38,14 +38,24 @@ class Int8Choice final : public Product {
   }
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
-    const bool panels = panels_ != nullptr && panels_win(rows);
-    panels ? panels_->run(x, rows, residual, y, pool) : permute_.run(x, rows, residual, y, pool);
+    run_either(x, rows, residual, y, pool);
+  }
+
+  void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
+    run_either(x, rows, residual, y, pool);
   }
 
   int64_t bytes() const override { return permute_.bytes() + (panels_ != nullptr ? panels_->bytes() : 0); }
 
  private:
   using Panels = Panel<V, true>;
+
+  // X: const float*, or Quantized.
+  template <class X>
+  void run_either(const X& x, int64_t rows, const float* residual, float* y, const Pool& pool) const {
+    const bool panels = panels_ != nullptr && panels_win(rows);
+    panels ? panels_->run(x, rows, residual, y, pool) : permute_.run(x, rows, residual, y, pool);
+  }
 
   bool panels_win(int64_t rows) const {
     const int64_t panels = (rows + PanelWeights::kTokens - 1) / PanelWeights::kTokens;

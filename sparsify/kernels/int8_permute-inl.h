@@ -30,7 +30,7 @@
 namespace sparsify {
 
 template <class L>
-class Int8Permute final : public Product {
+class Int8Permute final : public Int8Product {
   using V = typename L::Vector;
 
  public:
@@ -38,28 +38,24 @@ class Int8Permute final : public Product {
       : stream_(pack_int8(w, epilogue, L::kLayout)), activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
-    const QuantizedRows quantized(rows, stream_.k, stream_.plain.empty() ? 1 : Int8Stream::kPairings);
-    const int64_t some = rows_of_task(stream_.k);
-    const auto quantize = [&](int64_t task) {
-      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) {
-        quantize_row<V, L::kSigned>(x, m, stream_.k, quantized);
-        if (!stream_.plain.empty()) pair_up(quantized.q + m * quantized.stride, quantized.width);
-      }
+    const QuantizedRoom room(rows, stream_.k, copies());
+    const auto quantize = [&](int64_t m) {
+      quantize_row<V, L::kSigned>(x, m, stream_.k, room);
+      pair_up(room, m);
     };
+    multiply(room.rows(), rows, rows, quantize, residual, y, pool);
+  }
 
-    // A task is a block of rows times a chunk of groups.
-    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t groups = pieces_of_task(stream_.offset.back(), stream_.groups, std::min(rows, kTaskRows));
-    const int64_t chunks = (stream_.groups + groups - 1) / groups;
-    pool.each_then_each((rows + some - 1) / some, quantize, row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
-      const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
-      for (int64_t m = first; m < last; m += L::kRows) {
-        for (int64_t g = group; g < end; ++g) {
-          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), residual, y);
-        }
-      }
-    });
+  void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
+    if (!L::kSigned && copies() == 1 && stream_.k % kAlignment == 0) {
+      return multiply(in_place(x, rows, stream_.k), rows, 0, [](int64_t) {}, residual, y, pool);
+    }
+    const QuantizedRoom room(rows, stream_.k, copies());
+    const auto take = [&](int64_t m) {
+      take_row<L::kSigned>(x, m, stream_.k, room);
+      pair_up(room, m);
+    };
+    multiply(room.rows(), rows, rows, take, residual, y, pool);
   }
 
   int64_t bytes() const override { return stream_.size(); }
@@ -80,6 +76,32 @@ class Int8Permute final : public Product {
  private:
   static constexpr int64_t kTaskRows = 128;
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
+
+  int64_t copies() const { return stream_.plain.empty() ? 1 : Int8Stream::kPairings; }
+
+  // y from quantised rows, when prepare(m) was called for m below `unprepared`, which is 0 or `rows`.
+  template <class F>
+  void multiply(const QuantizedRows& quantized, int64_t rows, int64_t unprepared, F&& prepare, const float* residual,
+                float* y, const Pool& pool) const {
+    const int64_t some = rows_of_task(stream_.k);
+    const auto prepare_some = [&](int64_t task) {
+      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) prepare(m);
+    };
+
+    // A task is a block of rows times a chunk of groups.
+    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+    const int64_t groups = pieces_of_task(stream_.offset.back(), stream_.groups, std::min(rows, kTaskRows));
+    const int64_t chunks = (stream_.groups + groups - 1) / groups;
+    pool.each_then_each((unprepared + some - 1) / some, prepare_some, row_blocks * chunks, [&](int64_t task) {
+      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
+      const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
+      for (int64_t m = first; m < last; m += L::kRows) {
+        for (int64_t g = group; g < end; ++g) {
+          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), residual, y);
+        }
+      }
+    });
+  }
 
   // sum[r] += row r of the inputs at q times the weights of the permute step at w.
   template <int R>
@@ -124,8 +146,11 @@ class Int8Permute final : public Product {
     for (; plain < end; ++plain, w += kWidth) plain_step(w, q + *plain, stride, sum);
   }
 
-  // Behind the inputs at q, the same in the order of every other pairing.
-  static void pair_up(uint8_t* q, int64_t width) {
+  // Behind the inputs of row m, the same in the order of every other pairing, where plain steps read those.
+  void pair_up(const QuantizedRoom& room, int64_t m) const {
+    if (stream_.plain.empty()) return;
+    uint8_t* q = room.q + m * room.stride;
+    const int64_t width = room.width;
     for (int64_t i = 0; i < width; i += 4) {
       uint32_t in;
       std::memcpy(&in, q + i, sizeof in);

@@ -22,7 +22,7 @@ _MESSAGE_BYTES = 512
 class Kernel:
     """A line of kernels.inc: its name, format and the lowest ISA path that can run it.
 
-    Formats: fp32, int8, bf16, columns, rows, rows_bf16.
+    Formats: fp32, int8, bf16, columns, rows, rows_bf16, and quantize, which is no product.
     """
 
     name: str
@@ -37,6 +37,29 @@ def kernels() -> tuple[Kernel, ...]:
     found.sparsify_kernels.restype = ctypes.c_char_p
     listed = (Kernel(*line.split()) for line in found.sparsify_kernels().decode().splitlines())
     return tuple(k for k in listed if k.isa in isas())
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Rows as an int8 kernel multiplies them: q uint8 [M, K], scale float32 [M], zero point uint8 [M]."""
+
+    q: npt.NDArray[np.uint8]
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, kernel: str, x: npt.NDArray[np.float32]) -> Quantized:
+        """X float32 [M, K] quantised by `kernel`, on the calling thread.
+
+        Raises:
+            ValueError: this CPU has no such kernel.
+        """
+        x = np.ascontiguousarray(x, np.float32)
+        made = cls(np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8))
+        outputs = (_pointer(made.q), _pointer(made.scale), _pointer(made.zero_point))
+        if not _typed_library().sparsify_quantize(kernel.encode(), _pointer(x), *x.shape, *outputs):
+            raise ValueError(f"no kernel `{kernel}` that quantises on this CPU")
+        return made
 
 
 class Product:
@@ -87,16 +110,26 @@ class Product:
             raise ValueError(message.value.decode())
 
     def run(
-        self, x: npt.NDArray[np.float32], residual: npt.NDArray[np.float32] | None = None
+        self, x: npt.NDArray[np.float32] | Quantized, residual: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]:
-        """X float32 [M, K] -> Y float32 [M, N], plus the residual float32 [M, N], on the calling thread."""
-        x = np.ascontiguousarray(x, np.float32)
-        y = np.empty((x.shape[0], self.shape[1]), np.float32)
+        """X float32 [M, K] -> Y float32 [M, N], plus the residual float32 [M, N], on the calling thread.
+
+        Raises:
+            ValueError: a residual of another shape; rows that are quantised for a kernel of another format than int8.
+        """
+        rows = len(x.q if isinstance(x, Quantized) else x)
+        y = np.empty((rows, self.shape[1]), np.float32)
         if residual is not None:
             residual = np.ascontiguousarray(residual, np.float32)
             if residual.shape != y.shape:
                 raise ValueError(f"the residual has shape {list(residual.shape)}, the product {list(y.shape)}")
-        self._library.sparsify_run(self._handle, _pointer(x), x.shape[0], _pointer(residual), _pointer(y))
+        if isinstance(x, Quantized):
+            given = (_pointer(x.q), _pointer(x.scale), _pointer(x.zero_point))
+            if not self._library.sparsify_run_quantized(self._handle, *given, rows, _pointer(residual), _pointer(y)):
+                raise ValueError("only int8 kernels read quantised rows")
+            return y
+        x = np.ascontiguousarray(x, np.float32)
+        self._library.sparsify_run(self._handle, _pointer(x), rows, _pointer(residual), _pointer(y))
         return y
 
     @property
@@ -125,6 +158,10 @@ def _typed_library() -> ctypes.CDLL:
     ]  # fmt: skip
     found.sparsify_run.argtypes = [pointer, pointer, size, pointer, pointer]
     found.sparsify_run.restype = None
+    found.sparsify_run_quantized.argtypes = [pointer, pointer, pointer, pointer, size, pointer, pointer]
+    found.sparsify_run_quantized.restype = ctypes.c_bool
+    found.sparsify_quantize.argtypes = [ctypes.c_char_p, pointer, size, size, pointer, pointer, pointer]
+    found.sparsify_quantize.restype = ctypes.c_bool
     found.sparsify_bytes.argtypes = [pointer]
     found.sparsify_bytes.restype = size
     found.sparsify_release.argtypes = [pointer]

@@ -1,25 +1,21 @@
 // The operators of the domain ai.sparsify as onnxruntime custom ops. Exports RegisterCustomOps.
 //
 // A session packs an operator's constant inputs once, when it is created; whatever is wrong with them is an error of
-// the session that names the node. Inputs: X, positions..., values, shape, [scale,] bias
-// [, residual]; see sparsify/ops.
-#include <cstring>
+// the session that names the node. Inputs: X (or its quantised rows, scales and zero points), positions..., values, shape,
+// [scale,] bias [, residual]; see sparsify/ops.
 #include <memory>
-#include <new>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "columns_weights.h"
 #include "dispatch.h"
-#include "ort_api.h"
+#include "op_support.h"
+#include "quantize_op.h"
 #include "rows_weights.h"
 #include "weights.h"
 
 namespace sparsify {
 namespace {
-
-const OrtApi* g_api = nullptr;  // set once, before any op can run
 
 struct Operator {
   OrtCustomOp ort;  // first: onnxruntime hands back a pointer to it
@@ -28,15 +24,17 @@ struct Operator {
   Encoding encoding;
   Activation activation;
   bool residual;
+  bool quantized;  // reads what DynamicQuantizeRows gives in place of X
 
   bool integer() const { return format == Format::kInt8; }
   int value_type() const {
     if (integer()) return ort::kInt8;
     return format == Format::kBf16 || format == Format::kRowsBf16 ? ort::kBfloat16 : ort::kFloat;
   }
+  size_t positions_at() const { return quantized ? 3 : 1; }
   size_t values_at() const {
-    if (encoding == Encoding::kRows) return 1;
-    return encoding == Encoding::kColumns ? 3 : 2;
+    if (encoding == Encoding::kRows) return positions_at();
+    return positions_at() + (encoding == Encoding::kColumns ? 2 : 1);
   }
   size_t bias_at() const { return values_at() + (integer() ? 3 : 2); }
   size_t residual_at() const { return bias_at() + 1; }
@@ -44,69 +42,6 @@ struct Operator {
 };
 
 const Operator& of(const OrtCustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
-
-// A message on its way out as a status; nothing of ours crosses the C boundary.
-struct Failure {
-  std::string what;
-};
-
-void check(OrtStatus* status, const char* doing) {
-  if (status == nullptr) return;
-  ort::ReleaseStatus(g_api)(status);
-  throw Failure{std::string("onnxruntime refused to ") + doing};
-}
-
-template <class F>
-OrtStatus* guarded(F&& body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const Failure& failure) {
-    return ort::CreateStatus(g_api)(ort::kInvalidArgument, failure.what.c_str());
-  } catch (const std::bad_alloc&) {
-    return ort::CreateStatus(g_api)(ort::kFail, "ai.sparsify: out of memory");
-  } catch (const std::exception& error) {
-    return ort::CreateStatus(g_api)(ort::kFail, error.what());
-  }
-}
-
-using Dimensions = std::vector<int64_t>;
-
-struct Tensor {
-  const void* data = nullptr;
-  int type = ort::kUndefined;
-  Dimensions dimensions;
-  int64_t size() const {
-    return std::accumulate(dimensions.begin(), dimensions.end(), int64_t{1}, std::multiplies<>());
-  }
-};
-
-void read(const OrtValue* value, Tensor* out) {
-  Tensor& tensor = *out;
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  check(ort::GetTensorTypeAndShape(g_api)(value, &info), "tell a shape");
-  size_t rank = 0;
-  OrtStatus* bad = ort::GetTensorElementType(g_api)(info, &tensor.type);
-  if (bad == nullptr) bad = ort::GetDimensionsCount(g_api)(info, &rank);
-  tensor.dimensions.resize(rank);
-  if (bad == nullptr) bad = ort::GetDimensions(g_api)(info, tensor.dimensions.data(), rank);
-  ort::ReleaseTensorTypeAndShapeInfo(g_api)(info);
-  check(bad, "tell a shape");
-  void* data = nullptr;
-  check(ort::GetTensorMutableData(g_api)(const_cast<OrtValue*>(value), &data), "give a tensor's data");
-  tensor.data = data;
-}
-
-std::string node_name(const OrtKernelInfo* info) {
-  size_t size = 0;
-  OrtStatus* status = ort::KernelInfo_GetNodeName(g_api)(info, nullptr, &size);
-  if (status != nullptr) ort::ReleaseStatus(g_api)(status);
-  std::string name(size, '\0');
-  status = ort::KernelInfo_GetNodeName(g_api)(info, name.data(), &size);
-  if (status != nullptr) ort::ReleaseStatus(g_api)(status);
-  name.resize(std::strlen(name.c_str()));
-  return name;
-}
 
 Tensor constant(const OrtKernelInfo* info, size_t index, const char* what) {
   int is_constant = 0;
@@ -149,12 +84,12 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
   encoded.values = values.data;
   encoded.count = values.size();
   if (op.encoding == Encoding::kColumns) {
-    const Tensor high = constant(info, 2, "high", ort::kUint8, -1);
+    const Tensor high = constant(info, op.positions_at() + 1, "high", ort::kUint8, -1);
     encoded.high = static_cast<const uint8_t*>(high.data);
     encoded.high_count = high.size();
   }
   if (op.encoding == Encoding::kRows) return encoded;
-  const Tensor positions = constant(info, 1, "positions");
+  const Tensor positions = constant(info, op.positions_at(), "positions");
   if (op.encoding == Encoding::kBitmask && positions.type != ort::kUint8) throw Failure{"the bitmask is not uint8"};
   if (op.encoding != Encoding::kBitmask) encoded.gap_type = gap_type(positions);
   encoded.positions = positions.data;
@@ -163,8 +98,9 @@ Encoded read_encoded(const Operator& op, const OrtKernelInfo* info) {
 }
 
 // A session keeps constants for as long as it lives, but of those that it mapped from a file nothing need stay in memory.
-template <class T, class Factory>
-std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory make) {
+template <class T, class P>
+std::unique_ptr<P> pack(const Encoded& encoded, Epilogue epilogue,
+                        std::unique_ptr<P> (*make)(const Weights<T>&, Epilogue)) {
   Weights<T> w;
   if (std::string wrong = w.read(encoded); !wrong.empty()) throw Failure{wrong};
   const auto let_go_of_all = [&] {
@@ -172,7 +108,7 @@ std::unique_ptr<Product> pack(const Encoded& encoded, Epilogue epilogue, Factory
     let_go(encoded.values, encoded.count * static_cast<int64_t>(sizeof(T)));
   };
   if (w.mostly_there() == nullptr) let_go_of_all();  // columns are a copy
-  std::unique_ptr<Product> product = make(w, std::move(epilogue));
+  std::unique_ptr<P> product = make(w, std::move(epilogue));
   let_go_of_all();
   return product;
 }
@@ -192,6 +128,7 @@ std::unique_ptr<Product> all_rows(const Encoded& encoded, Epilogue epilogue, Row
 
 struct Kernel {
   std::unique_ptr<Product> product;
+  const Int8Product* integers;  // the product where the operator reads quantised rows, else null
   int64_t k, n;
   size_t residual_at;  // 0: none
 };
@@ -205,41 +142,22 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
   if (op.integer()) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
   const KernelInfo& kernel = kernel_for(op.format);
   std::unique_ptr<Product> product;
+  const Int8Product* integers = nullptr;
   switch (op.format) {
-    case Format::kInt8: product = pack<int8_t>(encoded, std::move(epilogue), kernel.make_int8); break;
-    case Format::kBf16: product = pack<uint16_t>(encoded, std::move(epilogue), kernel.make_bf16); break;
+    case Format::kInt8: {
+      auto packed = pack(encoded, std::move(epilogue), kernel.make_int8);
+      if (op.quantized) integers = packed.get();
+      product = std::move(packed);
+      break;
+    }
+    case Format::kBf16: product = pack(encoded, std::move(epilogue), kernel.make_bf16); break;
     case Format::kColumns: product = columns(encoded, std::move(epilogue), kernel.make_columns); break;
     case Format::kRows:
     case Format::kRowsBf16: product = all_rows(encoded, std::move(epilogue), kernel.make_rows); break;
-    default: product = pack<float>(encoded, std::move(epilogue), kernel.make_fp32);
+    default: product = pack(encoded, std::move(epilogue), kernel.make_fp32);
   }
-  return std::make_unique<Kernel>(Kernel{std::move(product), encoded.k, encoded.n, op.residual ? op.residual_at() : 0});
-}
-
-// onnxruntime's own intra-op threads.
-class OrtPool final : public Pool {
- public:
-  explicit OrtPool(const OrtKernelContext* context) : context_(context) {}
-  void parallel(int64_t count, Task task, void* argument) const override {
-    if (count == 1) return task(argument, 0);
-    if (count < 1) return;
-    check(ort::KernelContext_ParallelFor(g_api)(context_, task, static_cast<size_t>(count), 0, argument), "run tasks");
-  }
-
- private:
-  const OrtKernelContext* context_;
-};
-
-void input(OrtKernelContext* context, size_t index, Tensor* out) {
-  const OrtValue* value = nullptr;
-  check(ort::KernelContext_GetInput(g_api)(context, index, &value), "give an input");
-  read(value, out);
-}
-
-std::string text(const Dimensions& dimensions) {
-  std::string out;
-  for (const int64_t d : dimensions) out += (out.empty() ? "[" : ", ") + std::to_string(d);
-  return out.empty() ? "[]" : out + "]";
+  const size_t residual_at = op.residual ? op.residual_at() : 0;
+  return std::make_unique<Kernel>(Kernel{std::move(product), integers, encoded.k, encoded.n, residual_at});
 }
 
 // The residual, [..., N] as Y; null where the operator has none.
@@ -254,6 +172,20 @@ const float* residual_for(const Kernel& kernel, OrtKernelContext* context, const
   return static_cast<const float*>(residual.data);
 }
 
+// Scales and zero points of quantised rows of `dimensions`. Nothing else about them could be wrong: every byte is in range.
+Quantized quantized_rows(const Tensor& q, OrtKernelContext* context, Dimensions* dimensions) {
+  static thread_local Tensor scale, zero_point;
+  input(context, 1, &scale);
+  input(context, 2, &zero_point);
+  dimensions->back() = 1;
+  if (scale.dimensions != *dimensions || zero_point.dimensions != *dimensions) {
+    throw Failure{"ai.sparsify: quantised rows of shape " + text(q.dimensions) + " have scales of shape " +
+                  text(scale.dimensions) + " and zero points of shape " + text(zero_point.dimensions)};
+  }
+  return {static_cast<const uint8_t*>(q.data), static_cast<const float*>(scale.data),
+          static_cast<const uint8_t*>(zero_point.data)};
+}
+
 // Shapes stand in vectors that a thread keeps, so that the next run allocates nothing.
 void compute(const Kernel& kernel, OrtKernelContext* context) {
   static thread_local Tensor x;
@@ -265,15 +197,14 @@ void compute(const Kernel& kernel, OrtKernelContext* context) {
                   std::to_string(kernel.k)};
   }
   dimensions = x.dimensions;
-  dimensions.back() = kernel.n;
-  const float* residual = residual_for(kernel, context, dimensions);
-  OrtValue* output = nullptr;
-  check(ort::KernelContext_GetOutput(g_api)(context, 0, dimensions.data(), dimensions.size(), &output),
-        "give the output");
-  void* y = nullptr;
-  check(ort::GetTensorMutableData(g_api)(output, &y), "give the output's data");
-  kernel.product->run(static_cast<const float*>(x.data), x.size() / kernel.k, residual, static_cast<float*>(y),
-                      OrtPool(context));
+  const auto run = [&](const auto& product, const auto& rows) {
+    dimensions.back() = kernel.n;
+    const float* residual = residual_for(kernel, context, dimensions);
+    auto* y = static_cast<float*>(output(context, 0, dimensions));
+    product.run(rows, x.size() / kernel.k, residual, y, OrtPool(context));
+  };
+  if (kernel.integers != nullptr) return run(*kernel.integers, quantized_rows(x, context, &dimensions));
+  run(*kernel.product, static_cast<const float*>(x.data));
 }
 
 // What onnxruntime calls.
@@ -296,40 +227,34 @@ void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
 
 int input_type(const OrtCustomOp* op, size_t index) {
   const Operator& o = of(op);
-  const size_t at = o.values_at();
+  const size_t at = o.values_at(), first = o.positions_at();
   if (index == at) return o.value_type();
   if (index == at + 1) return ort::kInt64;
-  if (index == 0 || index > at + 1) return ort::kFloat;
-  if (index == 2 || o.encoding == Encoding::kBitmask) return ort::kUint8;
+  if (index < first) return o.quantized && index != 1 ? ort::kUint8 : ort::kFloat;
+  if (index > at + 1) return ort::kFloat;
+  if (index > first || o.encoding == Encoding::kBitmask) return ort::kUint8;
   return ort::kUndefined;  // gaps: one of three types
 }
 
-Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual) {
+Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual, bool quantized) {
   static const char* const kFormats[] = {"", "Int8", "", "Bf16", "", "Bf16"};
   static const char* const kEncodings[] = {"", "Delta", "Columns", "Rows"};
   static const char* const kActivations[] = {"", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh"};
   Operator op{};
-  op.name = std::string("SparseMatMul") + kFormats[static_cast<int>(format)] + kEncodings[static_cast<int>(encoding)] +
-            kActivations[static_cast<int>(activation)] + (residual ? "Add" : "");
+  op.name = std::string("SparseMatMul") + (quantized ? "Integer" : kFormats[static_cast<int>(format)]) +
+            kEncodings[static_cast<int>(encoding)] + kActivations[static_cast<int>(activation)] + (residual ? "Add" : "");
   op.format = format;
   op.encoding = encoding;
   op.activation = activation;
   op.residual = residual;
-  op.ort.version = ort::kOpVersion;
+  op.quantized = quantized;
+  set_usual(&op.ort);
   op.ort.GetName = [](const OrtCustomOp* o) { return of(o).name.c_str(); };
-  op.ort.GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
   op.ort.GetInputType = input_type;
   op.ort.GetInputTypeCount = [](const OrtCustomOp* o) { return of(o).input_count(); };
   op.ort.GetOutputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(ort::kFloat); };
   op.ort.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.ort.KernelDestroy = destroy_kernel;
-  op.ort.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };   // required
-  op.ort.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };  // required
-  op.ort.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };       // the default allocator's
-  op.ort.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
-  op.ort.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
-  op.ort.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
-  op.ort.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
   op.ort.CreateKernelV2 = create_kernel;
   op.ort.KernelComputeV2 = compute_kernel;
   return op;
@@ -339,13 +264,18 @@ const std::vector<Operator>& operators() {
   static const std::vector<Operator> all = [] {
     std::vector<Operator> ops;
     const auto add = [&](Activation activation, bool residual) {
-      for (const Format format : {Format::kFp32, Format::kInt8, Format::kBf16}) {
-        ops.push_back(make_operator(format, Encoding::kBitmask, activation, residual));
-        ops.push_back(make_operator(format, Encoding::kDelta, activation, residual));
+      const auto one = [&](Format format, Encoding encoding, bool quantized = false) {
+        ops.push_back(make_operator(format, encoding, activation, residual, quantized));
+      };
+      for (const Encoding encoding : {Encoding::kBitmask, Encoding::kDelta}) {
+        one(Format::kFp32, encoding);
+        one(Format::kInt8, encoding);
+        one(Format::kInt8, encoding, true);
+        one(Format::kBf16, encoding);
       }
-      ops.push_back(make_operator(Format::kColumns, Encoding::kColumns, activation, residual));
-      ops.push_back(make_operator(Format::kRows, Encoding::kRows, activation, residual));
-      ops.push_back(make_operator(Format::kRowsBf16, Encoding::kRows, activation, residual));
+      one(Format::kColumns, Encoding::kColumns);
+      one(Format::kRows, Encoding::kRows);
+      one(Format::kRowsBf16, Encoding::kRows);
     };
     for (int i = 0; i <= static_cast<int>(Activation::kTanh); ++i) add(static_cast<Activation>(i), false);
     add(Activation::kNone, true);
@@ -374,6 +304,9 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
   OrtStatus* status = ort::CreateCustomOpDomain(api)("ai.sparsify", &domain);
   for (const Operator& op : operators()) {
     if (status == nullptr && worth_registering(op)) status = ort::CustomOpDomain_Add(api)(domain, &op.ort);
+  }
+  if (status == nullptr && (isa_is_forced() || kernel_for(Format::kQuantize).isa != Isa::kScalar)) {
+    status = ort::CustomOpDomain_Add(api)(domain, quantize_op());
   }
   return status != nullptr ? status : ort::AddCustomOpDomain(api)(options, domain);
 }

@@ -27,7 +27,7 @@
 namespace sparsify {
 
 template <class V, bool kInteger>
-class Panel final : public Product {
+class Panel final : public std::conditional_t<kInteger, Int8Product, Product> {
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kTokens = PanelWeights::kTokens, kChunk = PanelWeights::kChunk;
   using Weight = std::conditional_t<kInteger, int8_t, float>;
@@ -45,6 +45,20 @@ class Panel final : public Product {
         return FewRows<V>::run(weights_, activation_, x, rows, residual, y, pool);
       }
     }
+    run_panels(x, rows, residual, y, pool);
+  }
+
+  // kInteger only: there it overrides.
+  void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const {
+    if constexpr (kInteger) run_panels(x, rows, residual, y, pool);
+  }
+
+  int64_t bytes() const override { return weights_.size(); }
+
+ private:
+  // X: const float*, or Quantized.
+  template <class X>
+  void run_panels(const X& x, int64_t rows, const float* residual, float* y, const Pool& pool) const {
     const int64_t panels = (rows + kTokens - 1) / kTokens;
     const int64_t size = (weights_.k + 1) * kTokens;  // floats: a header, and the panel
     auto* memory = reinterpret_cast<float*>(scratch(panels * size * static_cast<int64_t>(sizeof(float))));
@@ -53,7 +67,7 @@ class Panel final : public Product {
     const auto transpose = [&](int64_t strip) {
       const int64_t p = strip * kLanes / kTokens, m = strip * kLanes % kTokens;
       const int64_t some = std::min<int64_t>(kLanes, rows_of(p) - m);
-      fill(x + strip * kLanes * weights_.k, some, round_up(rows_of(p), kLanes), memory + p * size + m);
+      fill(from(x, strip * kLanes), some, round_up(rows_of(p), kLanes), memory + p * size + m);
     };
     // A task is all panels of one chunk: its weights stay in cache.
     pool.each_then_each(strips, transpose, weights_.chunks, [&](int64_t chunk) {
@@ -65,9 +79,9 @@ class Panel final : public Product {
     });
   }
 
-  int64_t bytes() const override { return weights_.size(); }
+  const float* from(const float* x, int64_t m) const { return x + m * weights_.k; }
+  Quantized from(const Quantized& x, int64_t m) const { return {x.q + m * weights_.k, x.scale + m, x.zero_point + m}; }
 
- private:
   // Up to kLanes rows of x to lanes 0 to kLanes - 1 behind `header`, in a panel of `lanes` lanes. The header gets for
   // floats 0, or NaN for a row with a NaN or an infinity, which a dense product would meet as 0 * infinity; for int8 s.
   void fill(const float* x, int64_t rows, int64_t lanes, float* header) const {
@@ -93,6 +107,25 @@ class Panel final : public Product {
       }
     }
     if constexpr (!kInteger) V::store(header, poison);
+  }
+
+  // The same of rows that are quantised.
+  void fill(const Quantized& x, int64_t rows, int64_t lanes, float* header) const {
+    const int64_t k = weights_.k;
+    for (int64_t r = 0; r < kLanes; ++r) header[r] = r < rows ? x.scale[r] : 0.0f;
+    for (int64_t i = 0; i < k; i += kLanes) {
+      const int64_t inputs = std::min<int64_t>(kLanes, k - i);
+      typename V::Float v[kLanes];
+      for (int64_t r = 0; r < kLanes; ++r) {
+        float shifted[kLanes] = {};
+        for (int64_t j = 0; r < rows && j < inputs; ++j) {
+          shifted[j] = static_cast<float>(x.q[r * k + i + j] - x.zero_point[r]);
+        }
+        v[r] = V::load(shifted);
+      }
+      V::transpose(v);
+      for (int64_t j = 0; j < inputs; ++j) V::store(header + kTokens + (i + j) * lanes, v[j]);
+    }
   }
 
   // q - z = clip(round(x inverse), -z, 255 - z): the same integers as in quantize.h.

@@ -46,34 +46,53 @@ inline RowRange range_of(const float* x, int64_t k) {
   return range;
 }
 
-// Writes `width` bytes, a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become,
+// Writes `width` bytes, K or a multiple of 64: clip(round(x inverse) + z, 0, 255), and behind K whatever zeros become,
 // which only meets weights of zero. kSigned: z is that of s8, and the bytes are clip(round(x inverse) + z, -128, 127).
 template <class V, bool kSigned>
 inline void fill(const float* x, int64_t k, int64_t width, const RowScale& row, uint8_t* q) {
   const auto inverse = V::set(row.inverse);
   const auto zero_point = V::set_int(row.zero_point);
-  const auto put = [&](int64_t i, typename V::Float v) {
+  const auto put = [&](uint8_t* to, typename V::Float v) {
     const auto shifted = V::add(V::to_int(V::mul(v, inverse)), zero_point);
     if constexpr (kSigned) {
-      V::store_signed_bytes(q + i, shifted);
+      V::store_signed_bytes(to, shifted);
     } else {
-      V::store_bytes(q + i, shifted);
+      V::store_bytes(to, shifted);
     }
   };
   int64_t i = 0;
-  for (; i + V::kLanes <= k; i += V::kLanes) put(i, V::load(x + i));
-  if (i < k) put(i, V::load_first(x + i, k - i)), i += V::kLanes;
-  for (; i < width; i += V::kLanes) put(i, V::set(0.0f));
+  for (; i + V::kLanes <= k; i += V::kLanes) put(q + i, V::load(x + i));
+  if (i < k) {
+    uint8_t last[V::kLanes];
+    put(last, V::load_first(x + i, k - i));
+    std::memcpy(q + i, last, static_cast<size_t>(std::min<int64_t>(V::kLanes, width - i)));
+    i += V::kLanes;
+  }
+  for (; i < width; i += V::kLanes) put(q + i, V::set(0.0f));
 }
 
-// Row m of x. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
+// Row m of x. kSigned: as in take_row.
 template <class V, bool kSigned>
-void quantize_row(const float* x, int64_t m, int64_t k, const QuantizedRows& out) {
+void quantize_row(const float* x, int64_t m, int64_t k, const QuantizedRoom& out) {
   RowScale row = row_scale(range_of<V>(x + m * k, k));
   if (kSigned) row.zero_point -= 128;
   fill<V, kSigned>(x + m * k, k, out.width, row, out.q + m * out.stride);
   out.scale[m] = row.scale;
   out.zero_point[m] = row.zero_point;
+}
+
+// A kernel of its own, see `Quantize` in contract.h.
+template <class V>
+void quantize(const float* x, int64_t rows, int64_t k, uint8_t* q, float* scale, uint8_t* zero_point, const Pool& pool) {
+  const int64_t some = rows_of_task(k);
+  pool.each((rows + some - 1) / some, [&](int64_t task) {
+    for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) {
+      const RowScale row = row_scale(range_of<V>(x + m * k, k));
+      fill<V, false>(x + m * k, k, k, row, q + m * k);
+      scale[m] = row.scale;
+      zero_point[m] = static_cast<uint8_t>(row.zero_point);
+    }
+  });
 }
 
 }  // namespace sparsify

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
+#include "contract.h"
 #include "scratch.h"
 
 namespace sparsify {
@@ -40,20 +42,49 @@ inline RowScale row_scale(const RowRange& range) {
   return {inverse, span / 255.0f + range.poison, usable ? static_cast<int32_t>(zero_point) : 0};
 }
 
-// Quantised rows in a thread's arena: q [rows, stride] with zeros from K to `width`, behind them room for `copies` - 1
-// times as many bytes; then scales and zero points.
+// Quantised rows as a kernel reads them: q [rows, stride], readable up to K rounded up to 64, whatever stands behind K.
 struct QuantizedRows {
+  const uint8_t* q;
+  const float* scale;         // [rows]
+  const int32_t* zero_point;  // [rows]
+  int64_t stride;             // bytes
+};
+
+// Room for them in a thread's arena: of each row `width` bytes to be filled, behind these room for `copies` - 1 times as
+// many.
+struct QuantizedRoom {
   uint8_t* q;
   float* scale;
   int32_t* zero_point;
   int64_t width, stride;  // bytes, multiples of 64
 
-  QuantizedRows(int64_t rows, int64_t k, int64_t copies = 1) : width(round_up(k, kAlignment)), stride(copies * width) {
+  QuantizedRoom(int64_t rows, int64_t k, int64_t copies = 1) : width(round_up(k, kAlignment)), stride(copies * width) {
     q = scratch(rows * (stride + 8) + kAlignment);
     scale = reinterpret_cast<float*>(q + rows * stride);
     zero_point = reinterpret_cast<int32_t*>(scale + rows);
   }
+  QuantizedRows rows() const { return {q, scale, zero_point, stride}; }
 };
+
+// Given rows where they lie, but for their zero points. K: a multiple of 64.
+inline QuantizedRows in_place(const Quantized& x, int64_t rows, int64_t k) {
+  auto* zero_point = reinterpret_cast<int32_t*>(scratch(rows * static_cast<int64_t>(sizeof(int32_t))));
+  std::copy(x.zero_point, x.zero_point + rows, zero_point);
+  return {x.q, x.scale, zero_point, k};
+}
+
+// Row m of given rows. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
+template <bool kSigned>
+inline void take_row(const Quantized& x, int64_t m, int64_t k, const QuantizedRoom& out) {
+  uint8_t* q = out.q + m * out.stride;
+  std::memcpy(q, x.q + m * k, static_cast<size_t>(k));
+  std::memset(q + k, 0, static_cast<size_t>(out.width - k));
+  if (kSigned) {
+    for (int64_t i = 0; i < out.width; ++i) q[i] ^= 0x80;
+  }
+  out.scale[m] = x.scale[m];
+  out.zero_point[m] = x.zero_point[m] - (kSigned ? 128 : 0);
+}
 
 }  // namespace
 }  // namespace sparsify

@@ -1,7 +1,8 @@
 """The operators of `ai.sparsify`: names, what they mean, and how to put one into a model.
 
-An operator's name spells its semantics: SparseMatMul[Int8|Bf16][Delta|Columns|Rows], then nothing, an activation
-(Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh), or Add for a residual.
+An operator's name spells its semantics: SparseMatMul[Int8|Integer|Bf16][Delta|Columns|Rows], then nothing, an
+activation (Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh), or Add for a residual. Integer is Int8 of rows that were
+quantised before, by DynamicQuantizeRows: the one operator here that is no product.
 Function overloads are not used: onnxruntime 1.18 to 1.23 silently runs the wrong one.
 """
 
@@ -22,6 +23,7 @@ from sparsify.ops import bodies
 
 DOMAIN = bodies.DOMAIN
 VERSION = bodies.VERSION
+QUANTIZE = "DynamicQuantizeRows"  # X -> q, scale, zero point
 MIN_OPSET = 11  # Round, CumSum and Clip with inputs
 MIN_OPSET_BF16 = 13  # Cast from and to bfloat16
 MIN_OPSET_COLUMNS = 16  # ScatterND with reduction
@@ -54,21 +56,29 @@ class Activation(str, Enum):
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the domain. Inputs: X, positions..., values, shape, [scale,] bias[, residual].
+    """One product of the domain. Inputs: X, positions..., values, shape, [scale,] bias[, residual].
 
     Attributes:
         residual: the last input, of the shape of Y and not a constant, is added at the end; only without activation.
+        quantized: the outputs of QUANTIZE stand in the place of X; only for int8.
     """
 
     values: Values
     encoding: Encoding
     activation: Activation
     residual: bool = False
+    quantized: bool = False
 
     @cached_property
     def name(self) -> str:
+        values = "Integer" if self.quantized else self.values
         end = "Add" if self.residual else self.activation
-        return f"SparseMatMul{self.values}{self.encoding}{end}"
+        return f"SparseMatMul{values}{self.encoding}{end}"
+
+    @property
+    def constants_at(self) -> int:
+        """How many inputs stand before the constant ones."""
+        return 3 if self.quantized else 1
 
     @property
     def integer(self) -> bool:
@@ -78,7 +88,7 @@ class Operator:
     @property
     def linear(self) -> Operator:
         """The same without activation and residual."""
-        return Operator(self.values, self.encoding, Activation.NONE)
+        return Operator(self.values, self.encoding, Activation.NONE, quantized=self.quantized)
 
     @property
     def min_opset(self) -> int:
@@ -94,17 +104,27 @@ def _operators() -> Iterator[Operator]:
                 continue  # at such sparsities bytes of positions outweigh bytes of values
             if values is Values.INT8 and encoding is Encoding.ROWS:
                 continue  # there is no kernel
-            for activation in Activation:
-                yield Operator(values, encoding, activation)
-            yield Operator(values, encoding, Activation.NONE, residual=True)
+            for quantized in (False, True) if values is Values.INT8 else (False,):
+                for activation in Activation:
+                    yield Operator(values, encoding, activation, quantized=quantized)
+                yield Operator(values, encoding, Activation.NONE, residual=True, quantized=quantized)
 
 
 OPERATORS: dict[str, Operator] = {o.name: o for o in _operators()}
 
 
 def operator_of(node: ir.Node) -> Operator | None:
-    """The operator that `node` calls; None when it is not one of ours."""
+    """The product that `node` calls; None when it is not one of ours."""
     return OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+
+
+def activations_of(node: ir.Node) -> ir.Value | None:
+    """X of a product of ours; None where it reads quantised rows and nobody knows of what."""
+    operator, x = OPERATORS[node.op_type], node.inputs[0]
+    if not operator.quantized or x is None:
+        return x
+    producer = x.producer()
+    return producer.inputs[0] if producer is not None and producer.op_type == QUANTIZE else None
 
 
 def model_nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -116,7 +136,10 @@ def model_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def functions(operator: Operator, opset: int) -> dict[ir.OperatorIdentifier, ir.Function]:
-    """The model-local functions that define `operator` in a model of ONNX `opset`, helpers included."""
+    """The model-local functions that define `operator` in a model of ONNX `opset`, helpers included.
+
+    With an operator of quantised rows comes the one that quantises them.
+    """
     if opset < operator.min_opset:
         raise ValueError(f"{operator.name} needs opset {operator.min_opset}, got {opset}")
     found: dict[ir.OperatorIdentifier, ir.Function] = {}
@@ -130,6 +153,8 @@ def functions(operator: Operator, opset: int) -> dict[ir.OperatorIdentifier, ir.
                 visit(node.op_type)
         found[function.identifier()] = function  # after its callees: onnx's reference evaluator wants that
 
+    if operator.quantized:
+        visit(QUANTIZE)
     visit(operator.name)
     return found
 

@@ -29,6 +29,8 @@ Integer operator; W = w * scale with w int8, activations quantised per row x of 
     q = clip(round(x * inverse) + z, 0, 255)
     Y = float(q w - z * sum_k(w)) * s * scale + bias
 
+Operators that share these rows read q, s and z, as DynamicQuantizeRows gives them, in place of X; Y is the same.
+
 An activation, or the sum with a residual [..., N], follows in a function that calls one of these.
 
 round() is to nearest even; q w is exact in int32. MatMulInteger is fed w as u8 with zero point 128:
@@ -59,6 +61,7 @@ _FLOAT, _UINT8, _INT32, _INT64, _BFLOAT16 = 1, 2, 6, 7, 16  # TensorProto.DataTy
 
 # Constants are tensors: the shorter attributes of Constant came with opset 12.
 FIRST, SECOND, THIRD, LAST = (make_tensor("c", _INT64, [1], [i]) for i in (0, 1, 2, -1))
+END = make_tensor("c", _INT64, [1], [2**31 - 1])  # of a slice that goes to the end
 AXIS_0 = make_tensor("c", _INT64, [], [0])
 COLUMN = make_tensor("c", _INT64, [2], [-1, 1])
 ONE_INT64 = make_tensor("c", _INT64, [], [1])
@@ -145,7 +148,7 @@ def Poison(X, shape):
 
 @script(_sparsify, default_opset=op)
 def QuantizeRows(X, shape):
-    """X [..., K] -> q uint8 [..., K], z int32 [..., 1], s float32 [..., 1]."""
+    """X [..., K] -> q uint8 [..., K], s float32 [..., 1], z int32 [..., 1]; shape: K, and what may follow it."""
     zero, levels = op.Constant(value=ZERO), op.Constant(value=LEVELS)
     # onnxruntime leaves the reduced axis of an empty X at K: the slices make it 1, and change nothing otherwise.
     first, second, last = op.Constant(value=FIRST), op.Constant(value=SECOND), op.Constant(value=LAST)
@@ -157,15 +160,23 @@ def QuantizeRows(X, shape):
     shifted = op.Round(X * inverse) + zero_point
     q = op.Clip(shifted, zero, levels)
     scale = span / levels - Poison(X, shape)
-    return op.Cast(q, to=_UINT8), op.Cast(zero_point, to=_INT32), scale
+    return op.Cast(q, to=_UINT8), scale, op.Cast(zero_point, to=_INT32)
 
 
 @script(_sparsify, default_opset=op)
-def IntegerProduct(X, W, shape, scale, bias):
-    """W int8-valued float32 [K, N] -> Y float32 [..., N]; the integer operator after decoding."""
+def DynamicQuantizeRows(X):
+    """X [..., K] -> q uint8 [..., K], s float32 [..., 1], z uint8 [..., 1]; where s is NaN, q and z mean nothing."""
+    last = op.Constant(value=LAST)
+    width = op.Slice(op.Shape(X), last, op.Constant(value=END), op.Constant(value=FIRST))
+    q, scale, zero_point = QuantizeRows(X, width)
+    return q, scale, op.Cast(zero_point, to=_UINT8)
+
+
+@script(_sparsify, default_opset=op)
+def IntegerProduct(q, row_scale, zero_point, W, shape, scale, bias):
+    """W int8-valued float32 [K, N], z int32 -> Y float32 [..., N]; the integer operator after the other two steps."""
     offset = op.Constant(value=OFFSET_UINT8)
     w = op.Cast(W + op.Constant(value=OFFSET), to=_UINT8)
-    q, zero_point, row_scale = QuantizeRows(X, shape)
     first, second = op.Constant(value=FIRST), op.Constant(value=SECOND)
     k = op.Slice(shape, first, second, first)
     ones = op.Cast(op.ConstantOfShape(k) + op.Constant(value=ONE), to=_UINT8)
@@ -186,12 +197,27 @@ def SparseMatMulDelta(X, gaps, values, shape, bias):
 
 @script(_sparsify, default_opset=op)
 def SparseMatMulInt8(X, mask, values, shape, scale, bias):
-    return IntegerProduct(X, DecodeBitmask(mask, values, shape), shape, scale, bias)
+    q, s, z = QuantizeRows(X, shape)
+    return IntegerProduct(q, s, z, DecodeBitmask(mask, values, shape), shape, scale, bias)
 
 
 @script(_sparsify, default_opset=op)
 def SparseMatMulInt8Delta(X, gaps, values, shape, scale, bias):
-    return IntegerProduct(X, DecodeDelta(gaps, values, shape), shape, scale, bias)
+    q, s, z = QuantizeRows(X, shape)
+    return IntegerProduct(q, s, z, DecodeDelta(gaps, values, shape), shape, scale, bias)
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulInteger(q, s, z, mask, values, shape, scale, bias):
+    """SparseMatMulInt8 of rows that DynamicQuantizeRows gave."""
+    zero_point = op.Cast(z, to=_INT32)
+    return IntegerProduct(q, s, zero_point, DecodeBitmask(mask, values, shape), shape, scale, bias)
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulIntegerDelta(q, s, z, gaps, values, shape, scale, bias):
+    zero_point = op.Cast(z, to=_INT32)
+    return IntegerProduct(q, s, zero_point, DecodeDelta(gaps, values, shape), shape, scale, bias)
 
 
 @script(_sparsify, default_opset=op13)

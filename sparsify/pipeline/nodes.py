@@ -16,7 +16,7 @@ _PREPARING = {"prune"}
 # It changes neither what a node computes nor how fast: worth telling, and no decision.
 _EXACT = {"smooth"}
 # They add to what another pass did, and have nothing to say about why one did nothing.
-_REFINING = {"shrink", "fuse-epilogue"}
+_REFINING = {"shrink", "fuse-epilogue", "share-quantization"}
 
 
 def rows(report: PipelineReport) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ what a large model's check takes, and one core does it for one session: slices a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ def is_wide(node: ir.Node) -> bool:
     operator = ops.operator_of(node)
     if operator is None or operator.encoding in (formats.Encoding.COLUMNS, formats.Encoding.ROWS):
         return False
-    k, n = _shape(node)
-    return k * n > _WIDE and all(v is not None and v.is_initializer() for v in node.inputs[1 : _end(operator)])
+    k, n = _shape(node, operator)
+    return k * n > _WIDE and all(v is not None and v.is_initializer() for v in _constants(node, operator))
 
 
 def run(
@@ -38,9 +38,9 @@ def run(
     """What `node` computes from the values `given`; `open_stage` makes a session of a slice."""
     operator = ops.operator_of(node)
     assert operator is not None
-    positions, values, _, *scale, bias = (_array(v) for v in node.inputs[1 : _end(operator)])
-    dense = formats.decode(formats.EncodedWeight(_shape(node), operator.encoding, (positions,), values))
-    x = given[str(node.inputs[0].name)]  # type: ignore[union-attr]
+    positions, values, _, *scale, bias = (_array(v) for v in _constants(node, operator))
+    dense = formats.decode(formats.EncodedWeight(_shape(node, operator), operator.encoding, (positions,), values))
+    rows = {f"x{i}": given[str(v.name)] for i, v in enumerate(node.inputs[: operator.constants_at]) if v is not None}
     residual = given[str(node.inputs[-1].name)] if operator.residual else None  # type: ignore[union-attr]
     size = min(_SLICE, _AT_ONCE // machine.threads())
     width = max(size // dense.shape[0], 1)
@@ -50,8 +50,9 @@ def run(
         part = slice(at, at + width)
         weight = formats.encode(np.ascontiguousarray(dense[:, part]), operator.encoding)
         arrays = ops.inputs_of(weight, bias[part], scale[0][part] if scale else None)
-        feed = {"x": x} if residual is None else {"x": x, "residual": np.ascontiguousarray(residual[..., part])}
-        return open_stage(Skeleton(_model(whole, operator, arrays, feed))).run(None, feed)[0]
+        after = {} if residual is None else {"residual": np.ascontiguousarray(residual[..., part])}
+        proto = _model(whole, operator, rows, arrays, after)
+        return open_stage(Skeleton(proto)).run(None, rows | after)[0]
 
     return np.concatenate([*parallel.in_threads(compute, range(0, dense.shape[1], width))], axis=-1)
 
@@ -66,13 +67,18 @@ def _message(model: ir.Model) -> onnx.ModelProto:
 
 
 def _model(
-    whole: onnx.ModelProto, operator: ops.Operator, arrays: Mapping[str, Any], feed: Mapping[str, Any]
+    whole: onnx.ModelProto,
+    operator: ops.Operator,
+    rows: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    after: Mapping[str, Any],
 ) -> onnx.ModelProto:
-    names = ["x", *arrays, *(n for n in feed if n != "x")]
+    """Inputs: activations, those of the weight, which are constants, and a residual."""
+    fed = ((n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim) for n, a in {**rows, **after}.items())
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator.name, names, ["y"], domain=ops.DOMAIN)],
+        [onnx.helper.make_node(operator.name, [*rows, *arrays, *after], ["y"], domain=ops.DOMAIN)],
         "slice",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None] * a.ndim) for n, a in feed.items()],
+        [onnx.helper.make_tensor_value_info(*one) for one in fed],
         [onnx.ValueInfoProto(name="y")],
         [ir.to_proto(ir.tensor(a, name=n)) for n, a in arrays.items()],
     )
@@ -82,13 +88,14 @@ def _model(
     return made
 
 
-def _end(operator: ops.Operator) -> int:
-    """One past the last constant input: X, positions, values, shape, [scale,] bias."""
-    return 6 if operator.integer else 5
+def _constants(node: ir.Node, operator: ops.Operator) -> Sequence[ir.Value | None]:
+    """Positions, values, shape, [scale,] bias."""
+    first = operator.constants_at
+    return node.inputs[first : first + (5 if operator.integer else 4)]
 
 
-def _shape(node: ir.Node) -> tuple[int, int]:
-    k, n = (int(d) for d in _array(node.inputs[3]))
+def _shape(node: ir.Node, operator: ops.Operator) -> tuple[int, int]:
+    k, n = (int(d) for d in _array(node.inputs[operator.constants_at + 2]))
     return k, n
 
 

@@ -66,7 +66,7 @@ class Settings:
     @property
     def pipeline(self) -> Pipeline:
         """All passes that a plan may need."""
-        return pipeline(self.target, self.memory)
+        return pipeline(self.target, self.memory, rows=self.rows, threads=self.threads)
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,29 @@ STOCK = {  # onnxruntime's own operators only
 LOWER = OURS | STOCK
 _PRUNE = "prune{min_size=1}"
 FUSE = parse("fuse-epilogue")
+SHARE = parse("share-quantization")  # of what INT8 made
 
 
-def pipeline(target: str, memory: int | None = None) -> Pipeline:
-    """All passes, from a model as it comes to the result; `memory` in MiB while learning from data."""
+def pipeline(
+    target: str, memory: int | None = None, *, rows: int | None = None, threads: int | None = None
+) -> Pipeline:
+    """All passes, from a model as it comes to the result; `memory` in MiB while learning from data.
+
+    `rows` and `threads` are those to measure with.
+    """
     if target == "stock":
         return Pipeline((*parse(f"{PREPARE},{SMOOTH}"), *STOCK.values()))
     # Smoothing comes second: plans then share what they prune alike, whatever else they choose.
     learning = with_settings(parse(f"{_PRUNE},{SMOOTH}"), memory=memory)
-    return Pipeline((*parse(PREPARE), *learning, *LOWER.values(), *FUSE))
+    share = with_settings(SHARE, rows=rows, threads=threads)
+    return Pipeline((*parse(PREPARE), *learning, *LOWER.values(), *FUSE, *share))
 
 
 def applied(pipeline: Pipeline, plan: Plan) -> Pipeline:
     """`pipeline` without the passes that nothing was chosen for."""
     chosen = {choice.format for choice in plan.values()}
     idle = {one for format_, one in LOWER.items() if format_ not in chosen}
-    unused = set()
+    unused = set() if INT8 in chosen else {one.name for one in SHARE}
     if all(choice.pattern is None for choice in plan.values()):
         unused.add("prune")
     if not any(choice.format and choice.pattern is None for choice in plan.values()):

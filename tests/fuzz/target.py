@@ -27,7 +27,8 @@ _LEARNING = 16
 _MOST_BYTES = 2**20  # of a feed to learn from: what a model computes takes what it takes
 _DEADLINE_S = 2.0  # of a model that runs
 _EVERYTHING = (
-    "cleanup,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},fuse-epilogue",
+    "cleanup,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},fuse-epilogue,"
+    "share-quantization{measure=false}",
     "cleanup,shrink,sparse-bf16,fuse-epilogue",
     "cleanup,stock-int8",
 )

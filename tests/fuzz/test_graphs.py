@@ -25,6 +25,7 @@ PIPELINES = {
     "cleanup,shrink,sparse-fp32{min_sparsity=0.0},fuse-epilogue": "fp32",
     "sparse-fp32{min_sparsity=0.0},cleanup": "fp32",
     "cleanup,shrink,sparse-int8,fuse-epilogue": "int8",
+    "sparse-int8,fuse-epilogue,share-quantization{measure=false}": "int8",
     "sparse-int8{min_sparsity=0.5},sparse-bf16,fuse-epilogue": "both",
     "cleanup,sparse-bf16,fuse-epilogue": "bf16",
     "stock-int8{reduce_range=true}": "stock",

@@ -11,11 +11,20 @@ from scipy.sparse import csc_array
 
 from sparsify.formats import EncodedWeight, Encoding, encode, encode_columns
 from sparsify.kernels import isas
-from sparsify.kernels.native import Kernel, Product, kernels
-from tests.references import ACTIVATIONS, bf16, bf16_product_bound, integer_product, product, product_bound
+from sparsify.kernels.native import Kernel, Product, Quantized, kernels
+from tests.references import (
+    ACTIVATIONS,
+    bf16,
+    bf16_product_bound,
+    integer_product,
+    product,
+    product_bound,
+    quantized_rows,
+)
 from tests.strategies import Layer, layers
 
-KERNELS = kernels()
+QUANTIZE = [k for k in kernels() if k.format == "quantize"]
+KERNELS = [k for k in kernels() if k not in QUANTIZE]
 INT8 = [k for k in KERNELS if k.format == "int8"]
 FLOAT = [k for k in KERNELS if k.format in ("fp32", "columns", "rows")]
 BF16 = [k for k in KERNELS if k.format == "bf16"]
@@ -45,6 +54,7 @@ def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
 
 def test_the_library_lists_a_scalar_kernel_of_every_format() -> None:
     assert {k.format for k in KERNELS if k.isa == "scalar"} == set(TYPES)
+    assert QUANTIZE[-1].isa == "scalar"
 
 
 def test_every_path_of_this_cpu_has_a_kernel_of_its_own_and_one_of_every_format_from_it_or_below() -> None:
@@ -134,6 +144,46 @@ def test_int8_kernels_are_bit_identical_to_the_definition(kernel: Kernel, layer:
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias, layer.scale) as packed:
             assert np.array_equal(packed.run(layer.x), expected)
+
+
+@pytest.mark.parametrize("kernel", QUANTIZE, ids=_name)
+@settings(deadline=None, max_examples=60)
+@given(layer=layers())
+def test_rows_are_quantised_as_defined(kernel: Kernel, layer: Layer) -> None:
+    found = Quantized.of(kernel.name, layer.x)
+    q, scale, zero_point = quantized_rows(layer.x)
+    assert np.array_equal(found.q, q)
+    assert np.array_equal(found.scale, scale[:, 0])
+    assert np.array_equal(found.zero_point, zero_point[:, 0])
+
+
+@pytest.mark.parametrize("kernel", INT8, ids=_name)
+@settings(deadline=None, max_examples=60)
+@given(layer=layers())
+def test_quantised_rows_give_the_same_bits(kernel: Kernel, layer: Layer) -> None:
+    given = Quantized.of("quantize_scalar", layer.x)
+    for weight in _encoded(kernel, layer):
+        with Product(kernel.name, weight, layer.bias, layer.scale, "Silu") as packed:
+            assert np.array_equal(packed.run(given, layer.residual), packed.run(layer.x, layer.residual))
+
+
+@pytest.mark.parametrize("kernel", QUANTIZE, ids=_name)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_scale_of_a_row_that_is_not_finite_is_nan(kernel: Kernel, bad: float) -> None:
+    x = np.ones((3, 70), np.float32)
+    x[1, 69] = bad
+    assert np.isnan(Quantized.of(kernel.name, x).scale).tolist() == [False, True, False]
+
+
+def test_only_int8_kernels_read_quantised_rows() -> None:
+    weight = encode(np.ones((2, 3), np.float32))
+    refused = pytest.raises(ValueError, match="only int8 kernels")
+    with Product("fp32_scalar", weight, np.zeros(3, np.float32)) as packed, refused:
+        packed.run(Quantized.of("quantize_scalar", np.zeros((4, 2), np.float32)))
+    with pytest.raises(ValueError, match="no kernel `fp32_scalar` that quantises"):
+        Quantized.of("fp32_scalar", np.zeros((4, 2), np.float32))
+    with pytest.raises(ValueError, match="no kernel `quantize_scalar`"):
+        Product("quantize_scalar", weight, np.zeros(3, np.float32))
 
 
 @pytest.mark.parametrize("kernel", INT8, ids=_name)

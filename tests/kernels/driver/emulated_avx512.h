@@ -211,6 +211,14 @@ inline void store_masked(float* p, __mmask16 mask, __m512 v) {
   }
 }
 
+inline void store_masked(uint8_t* p, __mmask16 mask, __m128i v) {
+  uint8_t bytes[16];
+  std::memcpy(bytes, &v, sizeof bytes);
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) p[i] = bytes[i];
+  }
+}
+
 inline __m128i to_bytes(__m512i v) {
   const auto x = lanes<uint32_t>(v);
   return fill<__m128i, uint8_t>([&](int i) { return std::min<uint32_t>(x.at[i], 255); });
@@ -303,8 +311,10 @@ inline void store(void* p, const V& v) {
 #define _mm_maskz_loadu_epi8(mask, p) emulated::load_masked(mask, p)
 #define _mm512_store_si512(p, v) (emulated::aligned(p), emulated::store(p, v))
 #define _mm512_store_ps(p, v) (emulated::aligned(p), emulated::store(p, v))
+#define _mm512_storeu_si512(p, v) emulated::store(p, v)
 #define _mm512_storeu_ps(p, v) emulated::store(p, v)
 #define _mm512_mask_storeu_ps(p, mask, v) emulated::store_masked(p, mask, v)
+#define _mm_mask_storeu_epi8(p, mask, v) emulated::store_masked(p, mask, v)
 #define _mm512_broadcast_i32x4(v) emulated::four_times(v)
 #define _mm512_add_ps(a, b) emulated::zip<float>(a, b, emulated::kAdd)
 #define _mm512_mul_ps(a, b) emulated::zip<float>(a, b, emulated::kMul)

@@ -115,6 +115,32 @@ std::vector<float> run(const Product& product, const std::vector<float>& x, cons
   return {out.get() + 1, out.get() + 1 + size};
 }
 
+// Rows quantised by one kernel, and the same buffers exactly as long as they must be, one byte off any alignment.
+struct QuantizedBuffers {
+  std::unique_ptr<uint8_t[]> q, zero_point;
+  std::unique_ptr<float[]> scale;
+
+  QuantizedBuffers(const KernelInfo& kernel, const std::vector<float>& x, const Shape& shape)
+      : q(new uint8_t[x.size() + 2]), zero_point(new uint8_t[shape.rows + 1]), scale(new float[shape.rows + 1]) {
+    q[0] = q[x.size() + 1] = 77;
+    std::unique_ptr<float[]> in(new float[x.size()]);
+    if (!x.empty()) std::memcpy(in.get(), x.data(), x.size() * sizeof(float));
+    kernel.quantize(in.get(), shape.rows, shape.k, q.get() + 1, scale.get(), zero_point.get(), TwoThreads());
+    if (q[0] != 77 || q[x.size() + 1] != 77) report(kernel.name + " wrote beyond its output");
+  }
+};
+
+std::vector<float> run(const Int8Product& product, const QuantizedBuffers& x, const std::vector<float>& residual,
+                       const Shape& shape) {
+  const size_t size = static_cast<size_t>(shape.rows * shape.n), inputs = static_cast<size_t>(shape.rows * shape.k);
+  std::unique_ptr<uint8_t[]> q(new uint8_t[inputs + 1]);  // ends where the rows end: nothing behind may be read
+  if (inputs > 0) std::memcpy(q.get() + 1, x.q.get() + 1, inputs);
+  std::unique_ptr<float[]> out(new float[size]);
+  product.run(Quantized{q.get() + 1, x.scale.get(), x.zero_point.get()}, shape.rows,
+              residual.empty() ? nullptr : residual.data(), out.get(), TwoThreads());
+  return {out.get(), out.get() + size};
+}
+
 // For half of all layers [rows, N], else empty.
 std::vector<float> random_residual(Random& random, const Shape& shape) {
   std::vector<float> residual(random() % 2 == 0 ? static_cast<size_t>(shape.rows * shape.n) : 0);
@@ -130,6 +156,18 @@ std::string describe(const std::string& name, const Shape& shape, size_t at, flo
 
 bool same(float a, float b) { return (std::isnan(a) && std::isnan(b)) || std::memcmp(&a, &b, sizeof a) == 0; }
 
+// Of a row whose scale is NaN the rest means nothing.
+void compare(const KernelInfo& kernel, const QuantizedBuffers& got, const QuantizedBuffers& expected, const Shape& shape) {
+  for (int64_t m = 0; m < shape.rows; ++m) {
+    const uint8_t *row = got.q.get() + 1 + m * shape.k, *right = expected.q.get() + 1 + m * shape.k;
+    const bool equal = std::memcmp(row, right, static_cast<size_t>(shape.k)) == 0 &&
+                       got.zero_point[m] == expected.zero_point[m];
+    if (!same(got.scale[m], expected.scale[m]) || (!equal && !std::isnan(got.scale[m]))) {
+      return report(kernel.name + " K=" + std::to_string(shape.k) + " row " + std::to_string(m) + " differs");
+    }
+  }
+}
+
 void check_int8(Random& random, const Shape& shape) {
   const auto w = random_weight<int8_t>(random, shape);
   const auto x = random_rows(random, shape);
@@ -142,6 +180,15 @@ void check_int8(Random& random, const Shape& shape) {
     const auto y = run(*kernel.make_int8(w, epilogue), x, residual, shape, kernel.name);
     for (size_t i = 0; i < y.size(); ++i) {
       if (!same(y[i], expected[i])) return report(describe(kernel.name, shape, i, y[i], expected[i]));
+    }
+  }
+  const auto quantize = runnable(Format::kQuantize);
+  const QuantizedBuffers rows(quantize.back(), x, shape);
+  for (const KernelInfo& kernel : quantize) compare(kernel, QuantizedBuffers(kernel, x, shape), rows, shape);
+  for (const KernelInfo& kernel : found) {
+    const auto y = run(*kernel.make_int8(w, epilogue), rows, residual, shape);
+    for (size_t i = 0; i < y.size(); ++i) {
+      if (!same(y[i], expected[i])) return report(describe(kernel.name + " quantised", shape, i, y[i], expected[i]));
     }
   }
 }

@@ -43,9 +43,9 @@ OrtStatus* input_of(const OrtKernelContext* context, size_t index, const OrtValu
   return nullptr;
 }
 
-OrtStatus* output_of(OrtKernelContext* context, size_t, const int64_t* dimensions, size_t count, OrtValue** out) {
-  context->output = make_value(ort::kFloat, {dimensions, dimensions + count});
-  *out = &context->output;
+OrtStatus* output_of(OrtKernelContext* context, size_t index, const int64_t* dimensions, size_t count, OrtValue** out) {
+  context->outputs[index] = make_value(context->op->GetOutputType(context->op, index), {dimensions, dimensions + count});
+  *out = &context->outputs[index];
   return nullptr;
 }
 

@@ -20,8 +20,9 @@ struct OrtKernelInfo {
 };
 
 struct OrtKernelContext {
+  const OrtCustomOp* op;
   const OrtKernelInfo* info;
-  OrtValue output;
+  OrtValue outputs[3];
 };
 
 namespace sparsify::fake {
