@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
+from sparsify.dimensions import FoldDimensions
 from sparsify.graph import nodes
 from sparsify.ops import DOMAIN
 from sparsify.rewrite import Change, Event, Pass, Refusal
@@ -26,6 +27,7 @@ _RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
+_SPARED = {*_RANDOM, "Resize", "Upsample"}
 # What it does, the pass that does it, and why it must be left out, if it must.
 _Step: TypeAlias = tuple[str, Callable[[], ir.passes.InPlacePass], Callable[[ir.Model], str]]
 
@@ -37,10 +39,10 @@ class Cleanup(Pass):
     """Folds constants, removes duplicates and what is not used.
 
     What:
-        Inlining of functions that hold linear layers, constant folding, identity elimination, lifting of Constant
-        nodes to initializers, deduplication of initializers, common subexpressions, unused nodes and functions:
-        passes of onnx_ir and onnxscript, in that order. One change is reported for each that did something. Names of
-        inputs and outputs stay.
+        Inlining of functions that hold linear layers, constants for dimensions that inputs declare, constant folding,
+        identity elimination, lifting of Constant nodes to initializers, deduplication of initializers, common
+        subexpressions, unused nodes and functions: passes of onnx_ir and onnxscript but for the second, in that order.
+        One change is reported for each that did something. Names of inputs and outputs stay.
         Models of IR 3, where every weight must also be an input, are raised to IR 4 with weights as constants,
         which is how runtimes treat them anyway.
     When it fires:
@@ -84,6 +86,7 @@ class Cleanup(Pass):
 
     def _steps(self, model: ir.Model) -> Iterator[_Step]:
         yield "inlining of functions with linear layers", lambda: common.InlinePass(_with_products(model)), _never
+        yield "dimensions that inputs declare", FoldDimensions, _never
         yield "constant folding", self._fold, _doubled
         yield "identity elimination", common.IdentityEliminationPass, _renames
         yield "lifting of constants", lambda: common.LiftConstantsToInitializersPass(size_limit=1), _never
@@ -93,12 +96,13 @@ class Cleanup(Pass):
         yield "unused functions", common.RemoveUnusedFunctionsPass, _never
 
     def _fold(self) -> ir.passes.InPlacePass:
-        # None leaves the decision to the pass, which also spares ConstantOfShape and quantised weights.
+        # None leaves the decision to the pass, which also spares ConstantOfShape and quantised weights. Runtimes fold a
+        # Resize when they load a model; onnx's reference of it takes minutes.
         return FoldConstantsPass(
             shape_inference=False,
             input_size_limit=self.fold_limit,
             output_size_limit=self.fold_limit,
-            should_fold=lambda node: False if node.op_type in _RANDOM or _cannot_be_stored(node) else None,
+            should_fold=lambda node: False if node.op_type in _SPARED or _cannot_be_stored(node) else None,
         )
 
 

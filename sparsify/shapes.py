@@ -11,7 +11,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from sparsify import ops
+from sparsify import limits, ops
 from sparsify.formats import Encoding
 from sparsify.graph import constant
 
@@ -65,6 +65,27 @@ def shapes(model: ir.Model) -> dict[str, Shape]:
         for output in node.output:
             learn(output, _operands(node, known))
     return known
+
+
+def numbers(model: ir.Model) -> dict[str, tuple[int | None, ...]]:
+    """Dimensions of the values of the main graph that follow from those that its inputs must have; others are None.
+
+    What the model says about its own values is not believed.
+    """
+    proto = _skeleton(model)
+    for graph in limits.all_graphs(proto):
+        del graph.value_info[:]
+        for output in graph.output:
+            output.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:
+        return {}
+    return {
+        info.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim)
+        for info in (*inferred.input, *inferred.value_info)
+        if info.type.tensor_type.HasField("shape")
+    }
 
 
 def _operands(node: onnx.NodeProto, known: dict[str, Shape]) -> list[Shape | None]:
