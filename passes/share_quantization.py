@@ -11,10 +11,12 @@ import onnx_ir as ir
 from sparsify import ops
 from sparsify.graph import constant, graph_of, names, node_name, substitute
 from sparsify.lowering import named
+from sparsify.machine import machine
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _DTYPES = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
 _SHAPE_AT = 3  # of the inputs of an int8 operator
+_L2 = 2**20  # bytes, where the system does not tell
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class ShareQuantization(Pass):
         Two or more of them read the same X in the same graph and, unless `measure=false`, quantising once was measured
         on this machine to be faster with the rows that X was observed to have.
     When it refuses:
-        Nothing else quantises X. With few rows a further operator costs more than the quantising that it saves.
+        Nothing else quantises X. With few rows a further operator costs more than the quantising that it saves; with
+        many, X and its quantised rows leave L2 between their readers, and whole models gain nothing.
     Mathematics:
         The same operations in the same order: results are the same, to the bit, with kernels and without.
     Cost:
@@ -66,14 +69,17 @@ class ShareQuantization(Pass):
             return "" if shape is not None else "its shape is not a constant", {}
         from sparsify import cost  # only who measures needs onnxruntime
 
-        rows = int(readers[0].meta.get("rows", self.rows))
-        found = cost.measure_sharing(int(shape[0]), len(readers), rows=rows, threads=self.threads)
+        rows, k = int(readers[0].meta.get("rows", self.rows)), int(shape[0])
+        named_rows = f"{rows} row{'' if rows == 1 else 's'} of `{x.name}`"
+        if 4 * rows * k > (room := dict(machine().caches).get("L2", _L2)):
+            return f"{named_rows} take more than {room} bytes: they would leave L2 between their readers", {}
+        found = cost.measure_sharing(k, len(readers), rows=rows, threads=self.threads)
         facts = {"apart_ms": found.dense_ms, "shared_ms": found.rewritten_ms}
         if found.speedup > 1:
             return "", facts
         reason = (
-            f"with {rows} row{'' if rows == 1 else 's'} of `{x.name}` it gains nothing: {len(readers)} products of few "
-            f"columns take {1e3 * found.rewritten_ms:.1f} us, and {1e3 * found.dense_ms:.1f} us where each quantises"
+            f"with {named_rows} it gains nothing: {len(readers)} products of few columns take "
+            f"{1e3 * found.rewritten_ms:.1f} us, and {1e3 * found.dense_ms:.1f} us where each quantises"
         )
         return reason, facts
 

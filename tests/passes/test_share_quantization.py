@@ -140,6 +140,15 @@ def test_what_gains_nothing_is_refused_with_what_was_measured(rng, monkeypatch, 
         }
 
 
+def test_rows_that_leave_the_cache_are_refused_unmeasured(rng, monkeypatch):
+    monkeypatch.setattr(cost, "measure_sharing", None)
+    model = model_of(rng)
+    model.graph[0].meta["rows"] = 10**8
+    (reason,) = {r.reason for r in ShareQuantization()(model).refusals}
+    assert reason.startswith("100000000 rows of `x` take more than")
+    assert SHARE(model).modified
+
+
 def test_rows_that_were_observed_are_measured_with(rng, monkeypatch):
     seen = []
     one = cost.Cost(1.0, 1.0)
