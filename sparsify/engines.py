@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -27,6 +29,8 @@ PATIENCE = 10  # s for a scheduler to answer, and for it to have a worker
 _LOOK = 0.5  # s between two looks at what Dask gave up on
 _FAREWELL = 2  # s for a scheduler to say goodbye
 _ENOUGH = "1TiB"  # of tasks before Dask warns: it would have them made from files that all workers see
+
+_AGAIN = {"max_restarts": -1, "max_task_retries": 3}  # of Ray's workers: one that died is started, and does its task
 
 _NO_ANSWER = (OSError, TimeoutError, asyncio.TimeoutError)  # the last is a class of its own up to Python 3.10
 
@@ -97,26 +101,36 @@ def _dask(where: str, address: str) -> Iterator[Engine]:
                     calls
                 ),
                 explain,
-                partial(_everywhere, client),
+                partial(_on_every_worker, client),
             )
 
 
 @contextmanager
 def _ray(where: str, address: str) -> Iterator[Engine]:
-    ray = _package("ray", where, "ray")
-    _package("ray.util.joblib", where, "ray").register_ray()
+    ray = _package("ray", where, "sparsify-onnx[ray]")
+    _package("ray.util.joblib", where, "sparsify-onnx[ray]").register_ray()
+    host, _, port = address.rpartition(":")
     try:
+        socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for half a minute
         ray.init(address=f"ray://{address}", logging_level=logging.ERROR)
     except _NO_ANSWER as error:
         raise _silent(where, "check that the cluster's client server listens there") from error
     try:
         # One for all of the work: its actors take seconds to start.
         with (
-            joblib.parallel_config("ray"),
+            warnings.catch_warnings(),
+            joblib.parallel_config("ray", ray_remote_args=_AGAIN),
             joblib.Parallel(n_jobs=-1, batch_size=1, pre_dispatch="all") as send,
         ):
+            warnings.filterwarnings("ignore", message="More than")  # so many bytes in messages, which are meant
             explain = partial(_explained, where=where, package="ray", lost=[])
-            yield Engine(where, lambda: int(joblib.effective_n_jobs(-1)), send, explain)
+            yield Engine(
+                where,
+                lambda: int(joblib.effective_n_jobs(-1)),
+                send,
+                explain,
+                lambda name, payload: partial(ray.get, ray.put(payload)),  # one copy a machine
+            )
     finally:
         ray.shutdown()
 
@@ -155,10 +169,10 @@ def _close(client: Any) -> None:
         client.close(timeout=_FAREWELL)
 
 
-def _everywhere(client: Any, function: Callable[..., None], *arguments: Any) -> None:
-    """On every worker that is there; who was lost meanwhile, or comes later, will tell."""
+def _on_every_worker(client: Any, name: str, payload: bytes) -> None:
+    """Keep it there; who was lost meanwhile, or comes later, will tell."""
     with suppress(*_NO_ANSWER):  # of the scheduler; the next task says so
-        client.run(function, *arguments, on_error="ignore")
+        client.run(parallel.keep, name, payload, on_error="ignore")
 
 
 def _threads(client: Any, where: str) -> int:

@@ -5,8 +5,8 @@ Zen 3 that others used too: a Cholesky factorisation of 1536 x 1536 took 0.03 s 
 product of 384 x 384 matrices 2 ms and 20 ms.
 
 Where other machines were called in (`engines`), tasks that say so go there instead: a pickled function and the items
-that it is for. A large function goes to each worker once, ahead of its tasks; one that lacks it says so, and is sent it
-with the task. Nothing else is kept there, so that a worker that dies costs time and nothing else.
+that it is for. A large function goes to each worker once, apart from its tasks; one that lacks it says so, and is sent
+it with the task. Nothing else is kept there, so that a worker that dies costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ R = TypeVar("R")
 
 TASKS_A_WORKER = 2  # more would level out better, and take more messages
 BYTES_A_SECOND = 2**29  # that this process and a scheduler pass on: measured with Dask on one machine, 0.85 GB/s of CPU
-_LARGE = 2**20  # bytes of a function that is sent ahead of its tasks
+_LARGE = 2**20  # bytes of a function that is sent apart from its tasks
+
+
+Payload = Callable[[], bytes] | bytes | None
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,15 @@ class Engine:
         workers: how many tasks they do at once, now.
         send: a `joblib.Parallel`: starts `joblib.delayed` calls, iterates over what they return, in their order.
         explain: what is to be raised for an exception of `send`.
-        everywhere: calls a function on every worker, as far as that is possible; None where there is no way to.
+        apart: brings a pickled function, by this name, to where workers have it (see `keep`); what tasks are sent of it
+            then: nothing, or what gives it where it is called.
     """
 
     where: str
     workers: Callable[[], int]
     send: Callable[[Iterable[Any]], Iterable[Any]]
     explain: Callable[[Exception], Exception]
-    everywhere: Callable[..., None] | None = None
+    apart: Callable[[str, bytes], Payload] = lambda name, payload: payload
 
 
 engine: ContextVar[Engine | None] = ContextVar("engine", default=None)
@@ -169,9 +173,7 @@ def _sent(others: Engine, function: Callable[[T], R], items: Iterable[T], count:
     """A round of tasks at a time, the items of which are taken while the one before is worked on."""
     payload = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
     name = hashlib.sha256(payload).hexdigest()
-    ahead = others.everywhere is not None and len(payload) >= _LARGE
-    if ahead and others.everywhere is not None:
-        others.everywhere(_keep, name, payload)
+    sent = others.apart(name, payload) if len(payload) >= _LARGE else payload
     tasks = max(others.workers(), 1) * TASKS_A_WORKER
     size = -(-count // tasks) or 1
     left = iter(items)
@@ -187,7 +189,7 @@ def _sent(others: Engine, function: Callable[[T], R], items: Iterable[T], count:
     try:
         while chunks := [chunk for _ in range(tasks) if (chunk := [*islice(left, size)])]:
             yield from received()
-            coming = _begun(others, [call(name, None if ahead else payload, chunk) for chunk in chunks])
+            coming = _begun(others, [call(name, sent, chunk) for chunk in chunks])
             before = chunks
         yield from received()
     finally:
@@ -216,7 +218,7 @@ def _received(others: Engine, coming: Iterable[T]) -> Iterator[T]:
         yield found  # type: ignore[misc]
 
 
-def call(name: str, payload: bytes | None, items: list[Any]) -> Any:
+def call(name: str, payload: Payload, items: list[Any]) -> Any:
     """A task of `Engine.send`: `items` for the pickled function, which workers have by this name if it is not given.
 
     All of it is bytes: engines look into other arguments, and put them where they are lost with a worker.
@@ -224,7 +226,7 @@ def call(name: str, payload: bytes | None, items: list[Any]) -> Any:
     return joblib.delayed(_run)(name, payload, pickle.dumps(items, pickle.HIGHEST_PROTOCOL), mathematics())
 
 
-def _run(name: str, payload: bytes | None, items: bytes, needed: dict[str, str]) -> list[Any] | None:
+def _run(name: str, payload: Payload, items: bytes, needed: dict[str, str]) -> list[Any] | None:
     """On another machine: the results for `items`; None if the function is not there.
 
     Raises:
@@ -250,22 +252,22 @@ def _run(name: str, payload: bytes | None, items: bytes, needed: dict[str, str])
         _called_in.reset(token)
 
 
-def _keep(name: str, payload: bytes) -> None:
+def keep(name: str, payload: bytes) -> None:
     """On another machine: have the pickled function at hand; not loaded yet, which may take long."""
     with _lock:
         _payloads.clear()
         _payloads[name] = payload
 
 
-def _function(name: str, payload: bytes | None) -> Callable[[Any], Any] | None:
+def _function(name: str, payload: Payload) -> Callable[[Any], Any] | None:
     """The function; the next task often needs the same, and what it has worked out by then."""
     with _lock:
         if name not in _functions:
-            payload = payload or _payloads.pop(name, None)
-            if payload is None:
+            found = payload() if callable(payload) else payload or _payloads.pop(name, None)
+            if found is None:
                 return None
             _functions.clear()
-            _functions[name] = pickle.loads(payload)
+            _functions[name] = pickle.loads(found)
         return _functions[name]
 
 

@@ -7,46 +7,27 @@ import signal
 import sys
 import threading
 import time
-import types
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import onnx_ir as ir
 import pytest
-from joblib._parallel_backends import ThreadingBackend
 
 import sparsify
-from sparsify import engines, modelio, parallel, runtime, sensitivity
+from sparsify import engines, parallel, runtime
 from sparsify.engines import called_in
 from sparsify.errors import UsageError
 from sparsify.graph import linear_layers
-from sparsify.passes.prune import Prune
-from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
 from sparsify.runtime import batches
 from sparsify.runtime.stages import Step
 from tests import cluster as tasks
 from tests.cluster import Cluster
-from tests.running import set_constant
+from tests.spread import calibrated, drifts, pruned
 
 pytest.importorskip("distributed")
-
-INNER = 256  # columns: two slices that are solved on their own
-MODEL = """<ir_version: 8, opset_import: ["" : 17]>
-g (float[B,64] x) => (float[B,64] y)
-<float[1,1] w0 = {0}, float[1,1] w1 = {0}, float[1,1] w2 = {0}, float[1,1] w3 = {0}, float[1,1] b1 = {0}>
-{ a = MatMul(x, w0)
-  b = Relu(a)
-  c = MatMul(b, w1)
-  d = Add(c, b1)
-  e = Sigmoid(d)
-  f = Gemm<transB = 1>(e, w2)
-  h = MatMul(x, w3)
-  y = Add(f, h) }"""
-SHAPES = {"w0": (64, INNER), "w1": (INNER, INNER), "w2": (64, INNER), "w3": (64, 64)}
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +48,7 @@ def cluster(started: Cluster) -> Cluster:
 @pytest.fixture
 def model(rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ir.Model:
     monkeypatch.setenv("SPARSIFY_CACHE", str(tmp_path))
-    found = ir.from_onnx_text(MODEL)
-    for name, shape in SHAPES.items():
-        set_constant(found, name, rng.standard_normal(shape).astype(np.float32) / 8)
-    set_constant(found, "b1", rng.standard_normal(INNER).astype(np.float32))
-    found.meta[FEEDS] = [{"x": rng.standard_normal((40, 64)).astype(np.float32)} for _ in range(8)]
-    return found
+    return calibrated(rng)
 
 
 @pytest.fixture
@@ -87,22 +63,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(parallel, "_sent", noted)
     return names
-
-
-def pruned(model: ir.Model) -> bytes:
-    copy = modelio.load(model)
-    copy.meta[FEEDS] = model.meta[FEEDS]
-    Prune()(copy)
-    return ir.to_proto(copy).SerializeToString()
-
-
-def drifts(model: ir.Model, progress=lambda *_: None) -> list[tuple[float, ...]]:
-    goals = sensitivity.tried((Pattern(32, 64), 0.5))
-    with parallel.one_blas_thread():
-        found = sensitivity.measure(
-            model, linear_layers(model), model.meta[FEEDS], goals, memory=2**24, threads=1, progress=progress
-        )
-    return [one.curve.drifts for one in found]
 
 
 @pytest.fixture
@@ -286,9 +246,12 @@ def test_workers_without_sparsify_are_left_alone(cluster, monkeypatch):
     assert all(worker.poll() is None for worker in cluster.workers)
 
 
-def test_nobody_answers(monkeypatch):
+@pytest.mark.parametrize("scheme", ["dask", "ray"])
+def test_nobody_answers(monkeypatch, scheme):
+    if scheme == "ray":
+        pytest.importorskip("ray")
     monkeypatch.setattr(engines, "PATIENCE", 0.2)
-    with pytest.raises(UsageError, match="nobody answers"), called_in("dask://127.0.0.1:9"):
+    with pytest.raises(UsageError, match="nobody answers"), called_in(f"{scheme}://127.0.0.1:9"):
         pass
 
 
@@ -301,13 +264,15 @@ def test_what_is_no_place(url: str):
         pass
 
 
-@pytest.mark.parametrize(("package", "install"), [("distributed", "sparsify-onnx[dask]"), ("ray", "ray")])
+@pytest.mark.parametrize(
+    ("package", "install"), [("distributed", "sparsify-onnx[dask]"), ("ray", "sparsify-onnx[ray]")]
+)
 def test_a_missing_package_is_named(monkeypatch, package, install):
     monkeypatch.setitem(sys.modules, package, None)
     scheme = package.replace("distributed", "dask")
     with pytest.raises(UsageError, match=f"the package `{package}`") as caught, called_in(f"{scheme}://h:1"):
         pass
-    assert caught.value.hint == f"pip install '{install}'"
+    assert caught.value.hint == f"pip install 'sparsify-onnx[{scheme}]'"
 
 
 def test_a_worker_of_another_version_is_refused(monkeypatch):
@@ -323,25 +288,3 @@ def test_only_work_with_data_is_spread(model):
         sparsify.optimize(model, parallel="dask://127.0.0.1:1")
     with pytest.raises(UsageError, match="only sensitivities"):
         sparsify.inspect(model, parallel="dask://127.0.0.1:1")
-
-
-class TwoThreads(ThreadingBackend):
-    def effective_n_jobs(self, n_jobs: int) -> int:
-        return 2  # whatever this process may use
-
-
-def test_ray_as_far_as_it_can_be_tried_without_it(monkeypatch):
-    """No Ray here: that the backend it registers with joblib is used, and that what was begun is ended."""
-    said: list[object] = []
-    ray, sub, connector = (types.ModuleType(name) for name in ("ray", "ray.util", "ray.util.joblib"))
-    ray.init = lambda **options: said.append(options["address"])
-    ray.shutdown = lambda: said.append("shutdown")
-    connector.register_ray = lambda: joblib.register_parallel_backend("ray", TwoThreads)
-    for module in (ray, sub, connector):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(joblib, "effective_n_jobs", lambda n: 2)
-    here = threading.get_ident()
-    with called_in("ray://head:10001"):
-        found = [*parallel.in_order(tasks.thread_of, range(4), 4)]
-    assert said == ["ray://head:10001", "shutdown"]
-    assert here not in found

@@ -109,8 +109,8 @@ def optimize(
             it, data and seed, the result is always the same, and is not held against latencies of this machine.
         reading: what `data` needs to be read, such as a tokenizer.
         dump_after: (pass name, folder) to write the model to as it is after that pass.
-        parallel: "dask://HOST:PORT" or "ray://HOST:PORT": machines that sensitivities and pruning are spread over;
-            needs data. The model is the same. See `sparsify.engines` for what these machines are trusted with.
+        parallel: "dask://HOST:PORT" or "ray://HOST:PORT": machines that calibration, sensitivities and pruning are
+            spread over; needs data. The model is the same. See `sparsify.engines` for what they are trusted with.
         progress: called with (steps done, steps in all, what is under way).
 
     Raises:
