@@ -21,9 +21,11 @@ from sparsify.lowering import ZEROS, Encoded, Lowering, NotEncodable
 from sparsify.pruning import FEEDS, Feed
 from sparsify.rewrite import Change, Event, Refusal, layers
 from sparsify.runtime.batches import each_batch
+from sparsify.solvers.quantize import quantize
 
 MAX_ROWS = 8  # kMostRows of kernels/rows-inl.h: so many rows of X share a pass over W
-_TYPES = {"fp32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
+_FLOATS = {"fp32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
+_VALUES = (*_FLOATS, "int8")
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class DynamicSparse(Lowering):
     """Replaces layers fed by Relu by an operator that reads only those rows of W whose input is not 0.
 
     What:
-        MatMul and Gemm with a constant weight become `ai.sparsify` SparseMatMulRows, or SparseMatMulBf16Rows with
-        values=bf16. Its function is a plain MatMul. With a `threshold` t above 0 the Relu before the layer becomes
-        ThresholdedRelu: what is not above t becomes 0. That changes answers: it is asked for, and audited like pruning.
+        MatMul and Gemm with a constant weight become `ai.sparsify` SparseMatMulRows, SparseMatMulBf16Rows with
+        values=bf16, or SparseMatMulInt8Rows with values=int8: integers, and a scale a column. Activations stay float.
+        The function is a plain MatMul. With a `threshold` t above 0 the Relu before the layer becomes ThresholdedRelu:
+        what is not above t becomes 0. That changes answers: it is asked for, and audited like pruning.
     When it fires:
         The layer reads what a Relu, or an operator of ours that ends with one, gives; it has at most 8 rows; and on
         the calibration data at least the share `min_zeros` of its inputs is 0 in all of them. With `min_speedup` above
@@ -46,9 +49,10 @@ class DynamicSparse(Lowering):
     Mathematics:
         Y = sum over k with x_k != 0 of x_k W_k, + bias: exact, for W is finite. x' = x where x > t, else 0.
     Cost:
-        Time is that of reading (1 - zeros) K N weights. W stays as large as it is, or half of that with values=bf16.
+        Time is that of reading (1 - zeros) K N weights. bf16 takes a half of the bytes of W, int8 a quarter.
     Drift:
-        Rounding. bf16: W is off by at most 2^-8 of itself. A threshold: |error| <= t sum_k |w_kn|; measure it.
+        Rounding. bf16: W is off by at most 2^-8 of itself; int8: by at most 1/254 of the largest of its column. A
+        threshold: |error| <= t sum_k |w_kn|; measure it.
     Source:
         Kurtz et al., "Inducing and Exploiting Activation Sparsity for Fast Inference on Deep Neural Networks", 2020.
     """
@@ -59,20 +63,23 @@ class DynamicSparse(Lowering):
 
     rows: int = 1
     min_zeros: float = 0.6  # share of inputs that are 0 below which a layer is left alone
-    values: str = "fp32"  # what W is kept in: fp32 or bf16
+    values: str = "fp32"  # what W is kept in: fp32, bf16 or int8
     threshold: float = 0.0  # what a Relu gives up to this becomes 0
 
     def __post_init__(self) -> None:
-        if self.values not in _TYPES or self.threshold < 0 or not 0 <= self.min_zeros <= 1:
+        if self.values not in _VALUES or self.threshold < 0 or not 0 <= self.min_zeros <= 1:
             raise UsageError(
                 f"values={self.values}, threshold={self.threshold:g}, min_zeros={self.min_zeros:g} make no sense",
                 where="pass `dynamic-sparse`",
-                hint="values is fp32 or bf16, threshold not negative, min_zeros from 0 to 1",
+                hint="values is fp32, bf16 or int8, threshold not negative, min_zeros from 0 to 1",
             )
 
     def encode(self, weight: FloatArray) -> Encoded:
+        if self.values == "int8" and np.isfinite(weight).all():
+            integers, scale = quantize(weight)
+            return Encoded(formats.encode(integers, Encoding.ROWS), scale)
         with np.errstate(over="ignore"):  # refused below
-            values = weight.astype(_TYPES[self.values])
+            values = weight.astype(_FLOATS.get(self.values, np.float32))
         if not np.isfinite(values).all():
             raise NotEncodable(f"the weight holds a NaN, an infinity or a number beyond the range of {self.values}")
         return Encoded(formats.encode(values, Encoding.ROWS))

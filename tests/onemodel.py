@@ -19,7 +19,7 @@ def encoded(operator: ops.Operator, layer: Layer) -> EncodedWeight:
         return encode_columns(csc_array(layer.weight))
     if operator.values is ops.Values.BF16:
         return encode(layer.weight.astype(bfloat16), operator.encoding)
-    return encode(layer.integers if operator.integer else layer.weight, operator.encoding)
+    return encode(layer.integers if operator.scaled else layer.weight, operator.encoding)
 
 
 def operator_model(
@@ -29,7 +29,7 @@ def operator_model(
 
     Operators that add a residual have it as a second input [M, N].
     """
-    arrays = ops.inputs_of(weight or encoded(operator, layer), layer.bias, layer.scale if operator.integer else None)
+    arrays = ops.inputs_of(weight or encoded(operator, layer), layer.bias, layer.scale if operator.scaled else None)
     x = ir.val("x", ir.DataType.FLOAT, ["M", layer.weight.shape[0]])
     y = ir.val("y", ir.DataType.FLOAT, ["M", layer.weight.shape[1]])
     constants = [ir.val(name, const_value=ir.tensor(array, name=name)) for name, array in arrays.items()]

@@ -14,12 +14,12 @@ U = 2.0**-24  # unit roundoff of float32
 TINY = 2.0**-126  # its smallest normal number
 
 
-def product(x: F32, weight: F32, bias: F32) -> F64:
+def product(x: F32, weight: F32 | F64, bias: F32) -> F64:
     """X W + bias in float64."""
     return x.astype(np.float64) @ weight.astype(np.float64) + bias
 
 
-def product_bound(x: F32, weight: F32, *added: F32, factors: int = 0) -> F64:
+def product_bound(x: F32, weight: F32 | F64, *added: F32, factors: int = 0) -> F64:
     """Bound on any float32 evaluation of X W + added..., in any order of summation.
 
     A sum of K products has K roundings of products and K - 1 of sums, one more for each term that is added and for

@@ -53,7 +53,10 @@ def assert_right(operator: Operator, layer: Layer, y: np.ndarray) -> None:
         bound = np.zeros_like(linear)
     elif operator.encoding is Encoding.ROWS:
         weight = bf16(layer.weight) if operator.values is Values.BF16 else layer.weight
-        linear, bound = product(layer.x, weight, layer.bias), product_bound(layer.x, weight, layer.bias)
+        if operator.scaled:  # integers of 8 bits times float32 are exact in float64
+            weight = layer.integers * layer.scale.astype(np.float64)
+        linear = product(layer.x, weight, layer.bias)
+        bound = product_bound(layer.x, weight, layer.bias, factors=operator.scaled)
     elif operator.values is Values.BF16:
         rounded = bf16(layer.x), bf16(layer.weight), layer.bias
         linear, bound = product(*rounded), bf16_product_bound(*rounded)
@@ -300,7 +303,7 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_spell_semantics_and_are_unique() -> None:
-    assert len(OPERATORS) == 11 * (7 + 1)  # products, by activations or a residual
+    assert len(OPERATORS) == 12 * (7 + 1)  # products, by activations or a residual
     assert Operator(Values.INT8, Encoding.DELTA, Activation.GELU).name == "SparseMatMulInt8DeltaGelu"
     assert Operator(Values.FP32, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulAdd"
     assert Operator(Values.BF16, Encoding.BITMASK, Activation.NONE, residual=True).name == "SparseMatMulBf16Add"

@@ -51,7 +51,7 @@ std::string joined_isas() {
 
 // A line a kernel: name, format, lowest ISA path.
 std::string listed_kernels() {
-  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16", "rows", "rows_bf16", "quantize"};
+  static const char* const kFormats[] = {"fp32", "int8", "columns", "bf16", "rows", "rows_bf16", "rows_int8", "quantize"};
   std::string lines;
   for (const KernelInfo& kernel : kernels()) {
     lines += kernel.name + " " + kFormats[static_cast<int>(kernel.format)] + " " + isa_name(kernel.isa) + "\n";
@@ -80,7 +80,7 @@ SPARSIFY_EXPORT const char* sparsify_kernels() {
 }
 
 // Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns, 3 rows; gap_bytes: 1, 2 or 4; activation: place
-// in enum Activation; scale: null for float kernels. Kernels of columns and rows read the values for as long as they live. Null on failure, with the reason in error [error_size].
+// in enum Activation; scale: null where weights are float. Kernels of columns and rows read the values for as long as they live. Null on failure, with the reason in error [error_size].
 SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const uint8_t* high,
                                        int64_t high_count, const void* positions, int64_t position_count, int gap_bytes,
                                        const void* values, int64_t count, const float* scale, const float* bias,

@@ -3,6 +3,7 @@
 //   Y[M,N] = act(X[M,K] W[K,N] + bias[N]) + residual                    Fp32, Columns and Rows products
 //   Y[M,N] = act(bf16(X)[M,K] W[K,N] + bias[N]) + residual              Bf16 products; bf16(): to nearest even
 //   Y[M,N] = act(((q w - z sum(w)) * s) * scale + bias) + residual      Int8 products; q, z, s per row of X, see quantize.h
+//   Y[M,N] = act((X w) * scale + bias) + residual                       Int8 rows; w int8, X as it is
 //
 // A kernel is a class derived from Product that packs W into the layout of one ISA when it is made, and
 // multiplies rows by it in run(). What it means is written once, in sparsify/ops/bodies.py. A kernel that is not
@@ -29,7 +30,7 @@ enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh }
 // has no AVX-VNNI: avx2_vnni is no path of it; Cooper Lake has bf16 and no VBMI). Which instructions each path needs: dispatch.cc.
 enum class Isa { kScalar, kNeon, kNeonDotprod, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAvx512Bf16 };
 
-enum class Format { kFp32, kInt8, kColumns, kBf16, kRows, kRowsBf16, kQuantize };
+enum class Format { kFp32, kInt8, kColumns, kBf16, kRows, kRowsBf16, kRowsInt8, kQuantize };
 
 // W in compressed sparse columns: rows ascend within a column; fillers of the encoding are gone.
 template <class T>
@@ -41,7 +42,7 @@ struct Csc {
   int64_t nnz() const { return static_cast<int64_t>(row.size()); }
 };
 
-// What follows the product. scale is empty for float products.
+// What follows the product. scale is empty where weights are float.
 struct Epilogue {
   std::vector<float> scale;  // [N]
   std::vector<float> bias;   // [N]

@@ -17,7 +17,7 @@ struct KernelInfo {
   Int8Factory make_int8;  // kInt8
   Bf16Factory make_bf16;  // kBf16
   ColumnsFactory make_columns;  // kColumns
-  RowsFactory make_rows;        // kRows, kRowsBf16
+  RowsFactory make_rows;        // kRows, kRowsBf16, kRowsInt8
   Quantize quantize;            // kQuantize
 };
 

@@ -22,7 +22,7 @@ _MESSAGE_BYTES = 512
 class Kernel:
     """A line of kernels.inc: its name, format and the lowest ISA path that can run it.
 
-    Formats: fp32, int8, bf16, columns, rows, rows_bf16, and quantize, which is no product.
+    Formats: fp32, int8, bf16, columns, rows, rows_bf16, rows_int8, and quantize, which is no product.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Product:
 
     Args:
         kernel: name of a kernel.
-        weight: float32 values for fp32, columns and rows kernels, int8 for int8 kernels, bfloat16 for the others.
+        weight: float32 values for fp32, columns and rows kernels, int8 for int8 and rows_int8, bfloat16 for the others.
         bias: float32 [N].
-        scale: float32 [N] for int8 kernels, else None.
+        scale: float32 [N] for int8 values, else None.
         activation: one of `ops.Activation`.
 
     Raises:

@@ -26,9 +26,9 @@ struct Operator {
   bool residual;
   bool quantized;  // reads what DynamicQuantizeRows gives in place of X
 
-  bool integer() const { return format == Format::kInt8; }
+  bool scaled() const { return format == Format::kInt8 || format == Format::kRowsInt8; }
   int value_type() const {
-    if (integer()) return ort::kInt8;
+    if (scaled()) return ort::kInt8;
     return format == Format::kBf16 || format == Format::kRowsBf16 ? ort::kBfloat16 : ort::kFloat;
   }
   size_t positions_at() const { return quantized ? 3 : 1; }
@@ -36,7 +36,7 @@ struct Operator {
     if (encoding == Encoding::kRows) return positions_at();
     return positions_at() + (encoding == Encoding::kColumns ? 2 : 1);
   }
-  size_t bias_at() const { return values_at() + (integer() ? 3 : 2); }
+  size_t bias_at() const { return values_at() + (scaled() ? 3 : 2); }
   size_t residual_at() const { return bias_at() + 1; }
   size_t input_count() const { return bias_at() + (residual ? 2 : 1); }
 };
@@ -139,7 +139,7 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
   Epilogue epilogue;
   epilogue.activation = op.activation;
   epilogue.bias = floats(constant(info, bias_at, "bias", ort::kFloat, encoded.n));
-  if (op.integer()) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
+  if (op.scaled()) epilogue.scale = floats(constant(info, bias_at - 1, "scale", ort::kFloat, encoded.n));
   const KernelInfo& kernel = kernel_for(op.format);
   std::unique_ptr<Product> product;
   const Int8Product* integers = nullptr;
@@ -153,7 +153,8 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
     case Format::kBf16: product = pack(encoded, std::move(epilogue), kernel.make_bf16); break;
     case Format::kColumns: product = columns(encoded, std::move(epilogue), kernel.make_columns); break;
     case Format::kRows:
-    case Format::kRowsBf16: product = all_rows(encoded, std::move(epilogue), kernel.make_rows); break;
+    case Format::kRowsBf16:
+    case Format::kRowsInt8: product = all_rows(encoded, std::move(epilogue), kernel.make_rows); break;
     default: product = pack(encoded, std::move(epilogue), kernel.make_fp32);
   }
   const size_t residual_at = op.residual ? op.residual_at() : 0;
@@ -237,7 +238,7 @@ int input_type(const OrtCustomOp* op, size_t index) {
 }
 
 Operator make_operator(Format format, Encoding encoding, Activation activation, bool residual, bool quantized) {
-  static const char* const kFormats[] = {"", "Int8", "", "Bf16", "", "Bf16"};
+  static const char* const kFormats[] = {"", "Int8", "", "Bf16", "", "Bf16", "Int8"};
   static const char* const kEncodings[] = {"", "Delta", "Columns", "Rows"};
   static const char* const kActivations[] = {"", "Relu", "Gelu", "GeluTanh", "Silu", "Sigmoid", "Tanh"};
   Operator op{};
@@ -276,6 +277,7 @@ const std::vector<Operator>& operators() {
       one(Format::kColumns, Encoding::kColumns);
       one(Format::kRows, Encoding::kRows);
       one(Format::kRowsBf16, Encoding::kRows);
+      one(Format::kRowsInt8, Encoding::kRows);
     };
     for (int i = 0; i <= static_cast<int>(Activation::kTanh); ++i) add(static_cast<Activation>(i), false);
     add(Activation::kNone, true);

@@ -6,7 +6,7 @@
 // d K N numbers, and memory is the limit. W is not packed: nothing is copied when a session is made.
 //
 // Rounding: one FMA for each input in order, then the bias: |error| <= gamma_(n+1) (|x| |w| + |bias|) for n inputs that
-// are not 0; numbers of bfloat16 become float exactly.
+// are not 0, one more for a scale; numbers of bfloat16 and int8 become float exactly.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace sparsify {
 
-template <class V, class W>  // W: float, or uint16_t for the bits of bfloat16
+template <class V, class W>  // W: float, uint16_t for the bits of bfloat16, or int8_t, of which a column has a scale
 class Rows final : public Product {
   static constexpr int kLanes = V::kLanes;
   static constexpr int kMostRows = 8;          // of a tile: 16 KB of sums, half of the first cache
@@ -122,16 +122,25 @@ class Rows final : public Product {
     for (int64_t c = 0; c < count; c += kLanes) {
       const int64_t left = count - c, at = row + first + c;
       const auto bias = V::load_first(w_.epilogue.bias.data() + first + c, left);
-      auto v = activate<V>(V::add(V::load_first(sum + c, left), bias), w_.epilogue.activation);
+      const auto total = V::load_first(sum + c, left);
+      auto v = activate<V>(scaled(total, bias, first + c, left), w_.epilogue.activation);
       if (residual != nullptr) v = V::add(v, V::load_first(residual + at, left));
       V::store_first(y + at, left, v);
     }
   }
 
+  // sum * scale + bias for the columns from `c` on.
+  Float scaled(Float sum, Float bias, int64_t c, int64_t count) const {
+    if constexpr (sizeof(W) == 1) return V::fma(sum, V::load_first(w_.epilogue.scale.data() + c, count), bias);
+    return V::add(sum, bias);
+  }
+
   static Float load(const float* w) { return V::load(w); }
   static Float load(const uint16_t* w) { return V::load_bf16(w); }
+  static Float load(const int8_t* w) { return V::load_int8(w); }
   static float number(float w) { return w; }
   static float number(uint16_t w) { return from_bf16(w); }
+  static float number(int8_t w) { return static_cast<float>(w); }
 
   RowsWeights w_;
   const W* value_;

@@ -10,6 +10,7 @@ namespace {
 
 float number(float w) { return w; }
 float number(uint16_t w) { return from_bf16(w); }
+float number(int8_t w) { return static_cast<float>(w); }
 
 template <class W>
 class RowsScalar final : public Product {
@@ -32,6 +33,7 @@ class RowsScalar final : public Product {
     for (int64_t c = 0; c < w_.n; ++c) {
       float sum = poison;
       for (int64_t k = 0; k < w_.k; ++k) sum += x[k] * number(value[k * w_.n + c]);
+      if (!w_.epilogue.scale.empty()) sum *= w_.epilogue.scale[c];
       y[c] = activate<ScalarLanes>(sum + w_.epilogue.bias[c], w_.epilogue.activation);
       if (residual != nullptr) y[c] += residual[c];
     }
@@ -44,5 +46,6 @@ class RowsScalar final : public Product {
 
 std::unique_ptr<Product> rows_fp32_scalar(RowsWeights w) { return std::make_unique<RowsScalar<float>>(std::move(w)); }
 std::unique_ptr<Product> rows_bf16_scalar(RowsWeights w) { return std::make_unique<RowsScalar<uint16_t>>(std::move(w)); }
+std::unique_ptr<Product> rows_int8_scalar(RowsWeights w) { return std::make_unique<RowsScalar<int8_t>>(std::move(w)); }
 
 }  // namespace sparsify

@@ -9,7 +9,7 @@ namespace sparsify {
 
 struct RowsWeights {
   int64_t k, n;
-  const void* value;  // float or bits of bfloat16 [k, n], borrowed
+  const void* value;  // float, bits of bfloat16, or int8 [k, n], borrowed
   Epilogue epilogue;
 };
 

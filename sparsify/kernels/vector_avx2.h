@@ -43,6 +43,10 @@ struct Avx2Lanes {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
 
+  static Float load_int8(const int8_t* p) {  // kLanes of them
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+
   static Int set_int(int32_t v) { return _mm256_set1_epi32(v); }
   static Int load_int(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }

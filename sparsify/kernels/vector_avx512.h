@@ -53,6 +53,10 @@ struct Avx512Lanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
 
+  static Float load_int8(const int8_t* p) {  // kLanes of them
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+
   static Int set_int(int32_t v) { return _mm512_set1_epi32(v); }
   static Int load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }

@@ -49,6 +49,13 @@ struct NeonLanes {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
   }
 
+  static Float load_int8(const int8_t* p) {  // kLanes of them
+    int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  }
+
   static Int set_int(int32_t v) { return vdupq_n_s32(v); }
   static Int load_int(const int32_t* p) { return vld1q_s32(p); }
   static Int add(Int a, Int b) { return vaddq_s32(a, b); }

@@ -81,9 +81,14 @@ class Operator:
         return 3 if self.quantized else 1
 
     @property
-    def integer(self) -> bool:
-        """Whether it multiplies integers, and so has a scale."""
+    def scaled(self) -> bool:
+        """Whether its weights are integers, and so have a scale."""
         return self.values is Values.INT8
+
+    @property
+    def integer(self) -> bool:
+        """Whether it multiplies integers: those of rows meet activations as they are."""
+        return self.scaled and self.encoding is not Encoding.ROWS
 
     @property
     def linear(self) -> Operator:
@@ -102,9 +107,8 @@ def _operators() -> Iterator[Operator]:
         for encoding in Encoding:
             if values is not Values.FP32 and encoding is Encoding.COLUMNS:
                 continue  # at such sparsities bytes of positions outweigh bytes of values
-            if values is Values.INT8 and encoding is Encoding.ROWS:
-                continue  # there is no kernel
-            for quantized in (False, True) if values is Values.INT8 else (False,):
+            may_share = values is Values.INT8 and encoding is not Encoding.ROWS  # of rows X is not quantised
+            for quantized in (False, True) if may_share else (False,):
                 for activation in Activation:
                     yield Operator(values, encoding, activation, quantized=quantized)
                 yield Operator(values, encoding, Activation.NONE, residual=True, quantized=quantized)

@@ -31,6 +31,9 @@ Integer operator; W = w * scale with w int8, activations quantised per row x of 
 
 Operators that share these rows read q, s and z, as DynamicQuantizeRows gives them, in place of X; Y is the same.
 
+Operators of rows differ in what they do to X, which is nothing: with bfloat16 weights it is not rounded, and with int8
+weights it is not quantised, Y = ((X - sum_k(X * 0)) w) * scale + bias.
+
 An activation, or the sum with a residual [..., N], follows in a function that calls one of these.
 
 round() is to nearest even; q w is exact in int32. MatMulInteger is fed w as u8 with zero point 128:
@@ -247,6 +250,12 @@ def SparseMatMulRows(X, values, shape, bias):
 def SparseMatMulBf16Rows(X, values, shape, bias):
     """values bfloat16 [K, N]; X is not rounded."""
     return op13.MatMul(X - Poison(X, shape), op13.Cast(values, to=_FLOAT)) + bias
+
+
+@script(_sparsify, default_opset=op)
+def SparseMatMulInt8Rows(X, values, shape, scale, bias):
+    """values int8 [K, N]; X is not quantised, and sums are float."""
+    return op.MatMul(X - Poison(X, shape), op.Cast(values, to=_FLOAT)) * scale + bias
 
 
 @script(_sparsify, default_opset=op16)

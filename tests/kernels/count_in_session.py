@@ -39,7 +39,7 @@ def _model(operator: Operator, dense: npt.NDArray[np.int64]) -> ir.Model:
     else:
         weight = encode(dense.astype(TYPES[operator.values]), operator.encoding)
     ones = np.ones(dense.shape[1], np.float32)
-    return operator_model(dense.shape[0], ops.inputs_of(weight, ones, ones if operator.integer else None), operator)
+    return operator_model(dense.shape[0], ops.inputs_of(weight, ones, ones if operator.scaled else None), operator)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ TYPES = {
     "int8": np.int8,
     "bf16": bfloat16,
     "rows_bf16": bfloat16,
+    "rows_int8": np.int8,
 }
 ROWS = [k for k in KERNELS if k.format.startswith("rows")]
 
@@ -46,7 +47,7 @@ def _name(kernel: Kernel) -> str:
 def _encoded(kernel: Kernel, layer: Layer) -> list[EncodedWeight]:
     if kernel.format == "columns":
         return [encode_columns(csc_array(layer.weight))]
-    weight = layer.integers if kernel.format == "int8" else layer.weight.astype(TYPES[kernel.format])
+    weight = layer.integers if TYPES[kernel.format] is np.int8 else layer.weight.astype(TYPES[kernel.format])
     if kernel in ROWS:
         return [encode(weight, Encoding.ROWS)]
     return [encode(weight, Encoding.BITMASK), encode(weight, Encoding.DELTA)]
@@ -205,7 +206,7 @@ def test_int32_accumulators_are_exact(kernel: Kernel, layer: Layer) -> None:
 @settings(deadline=None, max_examples=20)
 @given(layer=layers())
 def test_activations(kernel: Kernel, layer: Layer) -> None:
-    scale = layer.scale if kernel.format == "int8" else None
+    scale = layer.scale if TYPES[kernel.format] is np.int8 else None
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias, scale) as linear:
             y = linear.run(layer.x)
@@ -219,7 +220,7 @@ def test_activations(kernel: Kernel, layer: Layer) -> None:
 @settings(deadline=None, max_examples=20)
 @given(layer=layers())
 def test_a_residual_is_added_with_one_rounding(kernel: Kernel, layer: Layer) -> None:
-    scale = layer.scale if kernel.format == "int8" else None
+    scale = layer.scale if TYPES[kernel.format] is np.int8 else None
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias, scale) as packed:
             y = packed.run(layer.x)
@@ -250,7 +251,7 @@ def _applied(kernel: Kernel, activation: str, x: np.ndarray) -> np.ndarray:
     weight = encode(zeros, Encoding.ROWS if kernel in ROWS else None)
     if kernel.format == "columns":
         weight = encode_columns(csc_array(zeros))
-    scale = np.ones(x.size, np.float32) if kernel.format == "int8" else None
+    scale = np.ones(x.size, np.float32) if TYPES[kernel.format] is np.int8 else None
     with Product(kernel.name, weight, x, scale, activation) as packed:
         return packed.run(np.zeros((1, 1), np.float32))[0]
 
@@ -306,7 +307,7 @@ def test_a_row_that_is_not_finite_is_nan_and_spoils_no_other(kernel: Kernel, bad
         np.ones(40, np.float32),
         x,
     )
-    scale = layer.scale if kernel.format == "int8" else None
+    scale = layer.scale if TYPES[kernel.format] is np.int8 else None
     for weight in _encoded(kernel, layer):
         with Product(kernel.name, weight, layer.bias, scale) as packed:
             clean = packed.run(x)

@@ -46,14 +46,14 @@ def weight(model: ir.Model) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-@pytest.mark.parametrize("values", ["fp32", "bf16"])
+@pytest.mark.parametrize("values", ["fp32", "bf16", "int8"])
 def test_computes_the_same_from_the_inputs_that_are_not_zero(count: int, values: str) -> None:
     model = network(-3.5)
     w, x = weight(model), rows(count)
     before = run(model, x=x)[0]
     report = apply(model, count, values=values)
     assert [c.what.split(",")[0] for c in report.changes] == [
-        f"now SparseMatMul{'Bf16' if values == 'bf16' else ''}Rows"
+        f"now SparseMatMul{'' if values == 'fp32' else values.capitalize()}Rows"
     ]
     assert report.changes[0].facts["zeros"] > 0.9
     assert report.changes[0].facts["rows"] == count
@@ -61,6 +61,8 @@ def test_computes_the_same_from_the_inputs_that_are_not_zero(count: int, values:
     bound = difference_bound(h, w)
     if values == "bf16":  # each weight is off by 2^-8 of itself at most
         bound = bound + 1.01 * 2**-8 * np.abs(h) @ np.abs(w)
+    if values == "int8":  # by half a step, of 127 to the largest of its column
+        bound = bound + 1.01 / 254 * np.abs(h).sum(axis=1, keepdims=True) * np.abs(w).max(axis=0)
     assert (np.abs(run(model, x=x)[0] - before) <= bound).all()
 
 
@@ -81,14 +83,15 @@ def test_refuses_with_a_reason(model: ir.Model, options: dict, count: int, says:
     assert says in report.refusals[0].reason
 
 
-def test_refuses_without_data_and_weights_that_are_not_finite() -> None:
+@pytest.mark.parametrize("values", ["fp32", "bf16", "int8"])
+def test_refuses_without_data_and_weights_that_are_not_finite(values: str) -> None:
     report = DynamicSparse()(network(-3.5))
     assert "no calibration data" in report.refusals[0].reason
     model = network(-3.5)
     spoiled = weight(model).copy()
     spoiled[3, 3] = np.inf
     set_constant(model, "w", spoiled)
-    assert "NaN, an infinity" in apply(model).refusals[0].reason
+    assert "NaN, an infinity" in apply(model, values=values).refusals[0].reason
 
 
 def test_rows_that_are_not_finite_say_nothing_and_padding_does() -> None:

@@ -275,7 +275,7 @@ inline __m512i max_int(__mmask16 mask, __m512i a, __m512i b) {
 template <class T, class V>
 __m512i widen(V v) {
   const auto x = lanes<T>(v);
-  return fill<__m512i, uint32_t>([&](int i) { return uint32_t{x.at[i]}; });
+  return fill<__m512i, uint32_t>([&](int i) { return static_cast<uint32_t>(x.at[i]); });
 }
 
 template <class V>
@@ -336,6 +336,7 @@ inline void store(void* p, const V& v) {
 #define _mm512_cmpeq_epi16_mask(a, b) emulated::equal_words(a, b)
 #define _mm512_test_epi32_mask(a, b) emulated::common_bits(a, b)
 #define _mm512_mask_blend_ps(mask, a, b) emulated::blend(mask, a, b)
+#define _mm512_cvtepi8_epi32(v) emulated::widen<int8_t>(v)
 #define _mm512_cvtepu8_epi32(v) emulated::widen<uint8_t>(v)
 #define _mm512_cvtepu16_epi32(v) emulated::widen<uint16_t>(v)
 #define _mm512_cvtps_epi32(v) emulated::to_ints(v)

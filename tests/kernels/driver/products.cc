@@ -239,24 +239,31 @@ struct Gaps {
   }
 };
 
+constexpr float kUnit = 64.0f;  // of int8 weights of rows, that are compared in units of their own
+
 // All weights of a matrix, row by row.
 struct Dense {
   int64_t k, n;
   std::vector<float> value;
   std::vector<uint16_t> bits;
+  std::vector<int8_t> integer;
 
-  explicit Dense(const Csc<float>& w) : k(w.k), n(w.n), value(static_cast<size_t>(w.k * w.n)), bits(value.size()) {
+  explicit Dense(const Csc<float>& w)
+      : k(w.k), n(w.n), value(static_cast<size_t>(w.k * w.n)), bits(value.size()), integer(value.size()) {
     const auto rounded = bits_of(w);
     for (int64_t c = 0; c < n; ++c) {
       for (int64_t i = w.start[c]; i < w.start[c + 1]; ++i) {
         value[w.row[i] * n + c] = w.value[i];
         bits[w.row[i] * n + c] = rounded.value[i];
+        integer[w.row[i] * n + c] = static_cast<int8_t>(std::lrint(w.value[i] * kUnit));
       }
     }
   }
 
   std::unique_ptr<Product> product(const KernelInfo& kernel, const Epilogue& epilogue) const {
-    const void* all = kernel.format == Format::kRows ? static_cast<const void*>(value.data()) : bits.data();
+    const void* all = value.data();
+    if (kernel.format == Format::kRowsBf16) all = bits.data();
+    if (kernel.format == Format::kRowsInt8) all = integer.data();
     return kernel.make_rows({k, n, all, epilogue});
   }
 };
@@ -269,13 +276,17 @@ void check_float(Random& random, const Shape& shape, Format format) {
   const bool bf16 = format == Format::kBf16;  // of kRowsBf16 the weights alone are rounded
   auto w = random_weight<float>(random, shape);
   if (bf16 || format == Format::kRowsBf16) std::transform(w.value.begin(), w.value.end(), w.value.begin(), to_bf16);
+  const bool integer = format == Format::kRowsInt8;
+  if (integer) {
+    std::transform(w.value.begin(), w.value.end(), w.value.begin(), [](float v) { return std::rint(v * kUnit) / kUnit; });
+  }
   const auto given = random_rows(random, shape);
   auto x = given;
   if (bf16) std::transform(x.begin(), x.end(), x.begin(), to_bf16);
   const bool relu = random() % 2 == 0;
-  const Epilogue epilogue = random_epilogue(random, shape.n, false, relu ? Activation::kRelu : Activation::kNone);
+  const Epilogue epilogue = random_epilogue(random, shape.n, integer, relu ? Activation::kRelu : Activation::kNone);
   const auto residual = random_residual(random, shape);
-  const double terms = static_cast<double>(shape.k + 1) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
+  const double terms = static_cast<double>(shape.k + (integer ? 2 : 1)) * std::ldexp(1.0, -24), gamma = terms / (1 - terms);
   const Gaps gaps(w);
   const Dense dense(w);
   for (const KernelInfo& kernel : runnable(format)) {
@@ -288,9 +299,10 @@ void check_float(Random& random, const Shape& shape, Format format) {
       const int64_t m = i / shape.n, c = i % shape.n;
       const float* row = x.data() + m * shape.k;
       double exact = epilogue.bias[c], magnitude = std::fabs(exact);
+      const double unit = integer ? static_cast<double>(kUnit) * epilogue.scale[c] : 1.0;
       for (int64_t j = w.start[c]; j < w.start[c + 1]; ++j) {
-        exact += static_cast<double>(row[w.row[j]]) * w.value[j];
-        magnitude += std::fabs(static_cast<double>(row[w.row[j]]) * w.value[j]);
+        exact += unit * row[w.row[j]] * w.value[j];
+        magnitude += std::fabs(unit * row[w.row[j]] * w.value[j]);
       }
       const bool finite = std::all_of(row, row + shape.k, [](float v) { return std::isfinite(v); });
       if (relu) exact = std::max(exact, 0.0);
@@ -315,6 +327,7 @@ void check_products(Random& random, int layers) {
     check_float(random, random_shape(random), Format::kBf16);
     check_float(random, random_shape(random), Format::kRows);
     check_float(random, random_shape(random), Format::kRowsBf16);
+    check_float(random, random_shape(random), Format::kRowsInt8);
   }
   // Long columns: more blocks than a tile, and more non-zeros than panels of exact floats may sum.
   for (const Shape& shape : {Shape{2100, 37, 70}, Shape{1200, 19, 9}}) {

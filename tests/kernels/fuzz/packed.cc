@@ -126,8 +126,9 @@ Case read_case(Reader& in, const OrtCustomOp& op) {
   return made;
 }
 
-// int8 results are the same bits on every path (docs/kernels.md).
+// Sums of integers are the same bits on every path (docs/kernels.md).
 void compare_int8(const OrtCustomOp& op, const Case& made) {
+  if (!(has(op, "Int8") || has(op, "Integer")) || has(op, "Rows")) return;  // those sum floats
   const auto& inputs = made.info.inputs;
   const auto first_constant = static_cast<size_t>(constants_at(op));
   const OrtValue &positions = inputs[first_constant], &values = inputs[first_constant + 1];
@@ -182,6 +183,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool ran = status == nullptr;
   if (!ran) fake::release(status);
   op.KernelDestroy(kernel);
-  if (ran && (has(op, "Int8") || has(op, "Integer"))) compare_int8(op, made);
+  if (ran) compare_int8(op, made);
   return 0;
 }
