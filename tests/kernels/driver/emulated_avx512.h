@@ -211,6 +211,12 @@ inline void store_masked(float* p, __mmask16 mask, __m512 v) {
   }
 }
 
+inline __m128 low_quarter(__m512 v) {
+  __m128 out;
+  std::memcpy(&out, &v, sizeof out);
+  return out;
+}
+
 inline void store_masked(uint8_t* p, __mmask16 mask, __m128i v) {
   uint8_t bytes[16];
   std::memcpy(bytes, &v, sizeof bytes);
@@ -344,6 +350,7 @@ inline void store(void* p, const V& v) {
 #define _mm512_cvtusepi32_epi8(v) emulated::to_bytes(v)
 #define _mm512_cvtne2ps_pbh(high, low) emulated::to_bf16(high, low)
 #define _mm512_castpd_ps(v) emulated::cast<__m512>(v)
+#define _mm512_castps512_ps128(v) emulated::low_quarter(v)
 #define _mm512_castps_pd(v) emulated::cast<__m512d>(v)
 #define _mm512_castsi512_ps(v) emulated::cast<__m512>(v)
 #define _mm512_unpacklo_ps(a, b) emulated::unpack<float>(a, b, 0)
