@@ -35,6 +35,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 LAMBDA = 0.01
+_MOST = 10.0  # ridge that rounding may ask for; beyond, something is not finite
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,7 @@ class Statistics:
         scale = np.sqrt(np.maximum(np.diag(moment), 0))
         inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > _DEAD * scale.max(initial=0))
         system = moment * inverse[:, None] * inverse
-        system[np.diag_indices_from(system)] = 1 + LAMBDA
-        factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        factor = _factor(system)
         found = np.empty(weight.shape, np.float32)
         for at in range(0, weight.shape[1], _COLUMNS):
             part = slice(at, at + _COLUMNS)
@@ -166,6 +166,22 @@ class Statistics:
                 mean = mean + self._residual_sum[part] / self.tokens
             gap = gap - np.outer(self._sum, mean)
         return gap
+
+
+def _factor(system: F64) -> tuple[F64, bool]:
+    """The Cholesky factor of `system` [K, K], of unit diagonal, and as small a multiple of I as it takes.
+
+    Centred moments of inputs that hardly move are differences of nearly equal numbers: what is left may be no moment.
+    """
+    ridge = LAMBDA
+    while True:
+        system[np.diag_indices_from(system)] = 1 + ridge
+        try:
+            return scipy.linalg.cho_factor(system, lower=True, check_finite=False)  # type: ignore[no-any-return]
+        except scipy.linalg.LinAlgError:
+            if ridge > _MOST:
+                raise
+            ridge *= 10
 
 
 def _plus(total: F64 | None, more: npt.NDArray[np.floating] | None) -> F64 | None:
