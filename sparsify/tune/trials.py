@@ -28,6 +28,8 @@ from sparsify.tune.usage import start, usage
 _ENOUGH = 0.85  # share of the budget from which on another trial gains next to nothing
 _AIM = 0.95  # share of it to aim at: predictions scatter, and what breaks the budget is worth nothing
 _RESCUES = 4  # trials beyond, while none kept the budget: "it cannot be met" must not be said after the first few
+_SEQUELS = 2  # trials beyond, while the best plan leaves much of the budget
+_MUCH_LEFT = 0.6  # share of it: used less than this
 _START = 0.05  # of a summed drift, where nothing says what a budget allows and all that pays is pruned
 # Times the drift that budgets stand for. Drifts were measured on samples, too: where these say more than that, samples
 # of a check that say otherwise are too much alike: Magika's, at 30 times, had a cosine of 1, and held-out ones of .96.
@@ -100,7 +102,7 @@ class Hunt:
             known = next((t for t in done if t.plan == self.problem.plan(taken)), None)
             spent = sum(option.drift for option in taken)
             if known is None:
-                enough = count if any(t.passed for t in done) else count + _RESCUES
+                enough = count + self._more([t.usage for t in done if t.passed])
                 if len(done) >= enough or not any(o.choice.format for o in taken):
                     break
                 self.settings.progress(len(done), count, f"try a plan, {len(done) + 1} of {count}")
@@ -118,6 +120,15 @@ class Hunt:
             limit = max(min(_next(spent, known.usage, low, high, _power(seen)), most), least)
             taken = knapsack.solve(self.problem.options, limit)
         return tuple(done)
+
+    def _more(self, used: Sequence[float]) -> int:
+        """Trials beyond those asked for, by what plans that kept the budget used of it.
+
+        What somebody's own metric leaves of a budget is better left: the next samples may say otherwise.
+        """
+        if not used:
+            return _RESCUES
+        return _SEQUELS if max(used) < _MUCH_LEFT and not self.settings.measures else 0
 
     def _first(self, told: float | None, least: float, most: float) -> tuple[float, list[Option]]:
         """D to start from, what budgets told if they did, and the options to take."""
@@ -173,12 +184,16 @@ class Hunt:
 
 
 def _power(seen: Sequence[tuple[float, float]]) -> float:
-    """p, where usage grew as summed drifts to the p between the last two plans; 1 where they do not tell."""
+    """p, where usage grew as summed drifts to the p between the last two plans; 1 where they do not tell.
+
+    Of two plans the one that drifts more may use less of a budget: metrics on a few samples are no smooth functions.
+    """
     usable = [(spent, used) for spent, used in seen if spent > 0 and 0 < used < math.inf]
     if len(usable) < 2 or usable[-1][0] == usable[-2][0]:
         return 1.0
     (spent, used), (before, used_before) = usable[-1], usable[-2]
-    return min(max(math.log(used / used_before) / math.log(spent / before), _POWERS[0]), _POWERS[1])
+    power = math.log(used / used_before) / math.log(spent / before)
+    return min(max(power, _POWERS[0]), _POWERS[1]) if power > 0 else 1.0
 
 
 def _next(spent: float, used: float, low: float, high: float, power: float = 1.0) -> float:

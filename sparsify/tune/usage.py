@@ -9,6 +9,9 @@ of somebody's own           |value - best|     best: where nothing has drifted
 others                      value              where lower is better
 
 usage = loss(bound that speaks against the candidate) / loss(limit)
+
+A limit that allows no loss at all is used up by whoever keeps it: that a metric has not moved on a few samples does not
+say how far from moving it is.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ def usage(found: DriftReport, budgets: Sequence[Budget], best: Mapping[str, floa
             shares.append(0.0 if verdict.passed else math.inf)
             continue
         allowed, lost = (_loss(budget.metric, v, best.get(budget.metric)) for v in (budget.limit, verdict.bound))
-        shares.append(lost / allowed if allowed > 0 else (math.inf if lost > 0 else 0.0))
+        shares.append(lost / allowed if allowed > 0 else (math.inf if lost > 0 else 1.0))
     return max(shares)
 
 

@@ -67,3 +67,11 @@ def test_metrics_of_somebodys_own_count_from_their_best(better: str, limit: floa
     found = audit(*halves, [small.feed()], budgets=[budget], measures=measures)
     (verdict,) = found.verdicts
     assert usage(found, [budget], {"mine": 7.0}) == pytest.approx(abs(7 - verdict.bound))
+
+
+def test_a_limit_that_allows_no_loss_is_used_up_by_who_keeps_it() -> None:
+    model = small.mlp()
+    budget = parse("cosine>=1")
+    found = audit(model, model, [small.feed()], budgets=[budget])
+    assert bool(found)
+    assert usage(found, [budget]) == 1
