@@ -121,7 +121,7 @@ SUBJECTS = {
     "vit": Subject(
         "ViT-S/14 saliency, one picture",
         partial(fetch, "vit-saliency"),
-        lambda: _pictures(photos.CALIBRATION, 12),
+        lambda: _pictures(photos.CALIBRATION, 24),
         lambda: _pictures(photos.JUDGED),
         {"map_iou>=0.98": 1.7},
         metrics=("benchmarks.choice_subjects:map_iou",),

@@ -10,11 +10,13 @@ from sparsify.rewrite import Pass
 
 PASSES: dict[str, str] = {
     "cleanup": "sparsify.passes.cleanup:Cleanup",
+    "conv-matmul": "sparsify.passes.conv_matmul:ConvMatMul",
     "detect": "sparsify.passes.detect:Detect",
     "dynamic-sparse": "sparsify.passes.dynamic_sparse:DynamicSparse",
     "fuse-epilogue": "sparsify.passes.fuse_epilogue:FuseEpilogue",
     "prune": "sparsify.passes.prune:Prune",
     "share-quantization": "sparsify.passes.share_quantization:ShareQuantization",
+    "settle-layout": "sparsify.passes.settle_layout:SettleLayout",
     "shrink": "sparsify.passes.shrink:Shrink",
     "smooth": "sparsify.passes.smooth:Smooth",
     "sparse-bf16": "sparsify.passes.sparse_bf16:SparseBf16",

@@ -25,6 +25,7 @@ import onnxruntime
 
 from sparsify import formats, kernels, ops, runtime
 from sparsify.machine import machine
+from sparsify.pointwise import TO_IMAGE, TO_ROWS
 
 CACHE_VARIABLE = "SPARSIFY_CACHE"
 _OPSET = 17
@@ -57,6 +58,7 @@ def measure(
     rows: int,
     threads: int,
     zeros: float = 0.0,
+    pointwise: bool = False,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against `operator`.
 
@@ -67,16 +69,18 @@ def measure(
         rows: of X.
         threads: of the session.
         zeros: share of the inputs that are 0 in all rows of X, for operators that skip them.
+        pointwise: whether the layer is a convolution of 1x1, and the operator stands between transpositions.
     """
     return measure_form(
         matrix,
         arrays["bias"],
         operator.activation,
-        lambda: operator_model(matrix.shape[0], arrays, operator),
+        lambda: operator_model(matrix.shape[0], arrays, operator, pointwise=pointwise),
         operator.name,
         rows=rows,
         threads=threads,
         zeros=zeros,
+        pointwise=pointwise,
     )
 
 
@@ -91,6 +95,7 @@ def measure_form(
     threads: int,
     zeros: float = 0.0,
     residual: bool = False,
+    pointwise: bool = False,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against another form of it.
 
@@ -104,15 +109,21 @@ def measure_form(
         threads: of the session.
         zeros: share of the inputs that are 0 in all rows of X.
         residual: whether R [M, N] is added in the end, which both forms have as their second input.
+        pointwise: whether the layer is a convolution of 1x1; X is [1, K, 1, M] then, and Y [1, N, 1, M].
     """
     facts = _facts(matrix, form, bool(np.any(bias)), rows, threads) | {"activation": str(activation)}
     if zeros:
         facts["zeros"] = round(zeros, 2)
     if residual:
         facts["residual"] = True
-    return _remembered(
-        facts, lambda: _time(dense_model(matrix, bias, activation, residual=residual), build(), rows, threads, zeros)
-    )
+    if pointwise:
+        facts["pointwise"] = True
+
+    def measured() -> Cost:
+        dense = dense_model(matrix, bias, activation, residual=residual, pointwise=pointwise)
+        return _time(dense, build(), rows, threads, zeros)
+
+    return _remembered(facts, measured)
 
 
 def measure_sharing(k: int, readers: int, *, rows: int, threads: int) -> Cost:
@@ -156,14 +167,19 @@ def dense_model(
     activation: ops.Activation,
     *,
     residual: bool = False,
+    pointwise: bool = False,
 ) -> ir.Model:
-    """X [M, K], and R [M, N] for a residual, -> Y [M, N] with standard operators; an all-zero bias is left out."""
-    x = ir.val("X", ir.DataType.FLOAT, ["M", matrix.shape[0]])
+    """X [M, K], and R [M, N] for a residual, -> Y [M, N] with standard operators; an all-zero bias is left out.
+
+    A pointwise one is a Conv, X [1, K, 1, M] -> Y [1, N, 1, M].
+    """
+    x = _input(matrix.shape[0], pointwise=pointwise)
     tape = ir.tape.Tape()
-    weight = _initializer("W", matrix)
-    y = tape.op("MatMul", [x, weight])
-    initializers = [weight]
-    if np.any(bias):
+    initializers = [_initializer("W", matrix.T[:, :, None, None] if pointwise else matrix)]
+    if pointwise:
+        initializers.append(_initializer("bias", bias))
+    y = tape.op("Conv" if pointwise else "MatMul", [x, *initializers])
+    if np.any(bias) and not pointwise:
         initializers.append(_initializer("bias", bias))
         y = tape.op("Add", [y, initializers[-1]])
     y = _activated(tape, y, activation, initializers)
@@ -173,13 +189,18 @@ def dense_model(
     return _model([x, r], tape.op("Add", [y, r]), initializers, tape.nodes)
 
 
-def operator_model(k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator) -> ir.Model:
-    """X [M, K] -> Y [M, N] with `operator` and its functions."""
-    x = ir.val("X", ir.DataType.FLOAT, ["M", k])
+def operator_model(
+    k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator, *, pointwise: bool = False
+) -> ir.Model:
+    """X [M, K] -> Y [M, N] with `operator` and its functions; `pointwise` as in `dense_model`, by transpositions."""
+    x = _input(k, pointwise=pointwise)
     initializers = [_initializer(name, array) for name, array in arrays.items()]
     tape = ir.tape.Tape()
-    rows = tape.op_multi_out(ops.QUANTIZE, [x], num_outputs=3, domain=ops.DOMAIN) if operator.quantized else (x,)
+    read = tape.op("Transpose", [x], {"perm": list(TO_ROWS)}) if pointwise else x
+    rows = tape.op_multi_out(ops.QUANTIZE, [read], num_outputs=3, domain=ops.DOMAIN) if operator.quantized else (read,)
     y = tape.op(operator.name, [*rows, *initializers], domain=ops.DOMAIN)
+    if pointwise:
+        y = tape.op("Transpose", [y], {"perm": list(TO_IMAGE)})
     model = _model([x], y, initializers, tape.nodes)
     ops.add_operator(model, operator)
     return model
@@ -234,6 +255,10 @@ def _model(inputs: list[ir.Value], y: ir.Value, initializers: list[ir.Value], no
     return ir.Model(graph, ir_version=ops.MIN_IR_VERSION)
 
 
+def _input(k: int, *, pointwise: bool) -> ir.Value:
+    return ir.val("X", ir.DataType.FLOAT, [1, k, 1, "M"] if pointwise else ["M", k])
+
+
 def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
     tensor = ir.tensor(np.asarray(array), name=name)
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor)
@@ -241,7 +266,8 @@ def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:
 
 def _time(dense: ir.Model, rewritten: ir.Model, rows: int, threads: int, zeros: float) -> Cost:
     rng = np.random.default_rng(0)
-    feed = {str(v.name): rng.standard_normal((rows, int(v.shape[1])), np.float32) for v in dense.graph.inputs}  # type: ignore[index, arg-type]
+    shapes = {str(v.name): [d if isinstance(d, int) else rows for d in v.shape or ()] for v in dense.graph.inputs}
+    feed = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     k = feed["X"].shape[1]
     feed["X"][:, rng.permutation(k)[: round(zeros * k)]] = 0
     sessions = {name: runtime.session(m, threads=threads) for name, m in (("dense", dense), ("rewritten", rewritten))}

@@ -33,6 +33,7 @@ from sparsify.graph import (
     opset,
     substitute,
 )
+from sparsify.pointwise import is_pointwise
 from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers, read_ahead
 from sparsify.solvers.quantize import LEVELS
 
@@ -165,6 +166,7 @@ class Lowering(Pass):
 
         rows, zeros = int(layer.node.meta.get("rows", self.rows)), float(layer.node.meta.get(ZEROS, 0.0))
         settings: dict[str, Any] = {"rows": rows, "threads": self.threads, "zeros": zeros}
+        settings["pointwise"] = is_pointwise(layer.node)
         share = 1.0
         if not storage.is_large(scope.model.graph):
             found = cost.measure(matrix, arrays, encoded.operator, **settings)
@@ -173,7 +175,14 @@ class Lowering(Pass):
             share = columns / matrix.shape[1]
             padding = round(cost.padded(matrix[:, :64]) / matrix[:, :64].size, 2)
             biased = bool(arrays["bias"].any())
-            alike = layer.shape, encoded.operator, round(encoded.weight.sparsity, 3), padding, biased, rows, zeros
+            alike = (
+                layer.shape,
+                encoded.operator,
+                round(encoded.weight.sparsity, 3),
+                padding,
+                biased,
+                *settings.values(),
+            )
             if alike not in scope.measured:
                 first = np.ascontiguousarray(matrix[:, :columns])
                 part = self.encode(first)

@@ -13,10 +13,12 @@ _FACTS = ("shape", "format", "sparsity", "pattern", "rows", "dense_ms", "rewritt
 _HOUSEKEEPING = {"cleanup", "stamp"}
 # What they do is a means: a node that only they touched has not become a faster one.
 _PREPARING = {"prune"}
+# They look, or write in another way what a later pass writes back: no decision about a node.
+_UNDECIDED = {"detect", "conv-matmul"}
 # It changes neither what a node computes nor how fast: worth telling, and no decision.
 _EXACT = {"smooth"}
 # They add to what another pass did, and have nothing to say about why one did nothing.
-_REFINING = {"shrink", "fuse-epilogue", "share-quantization"}
+_REFINING = {"shrink", "settle-layout", "fuse-epilogue", "share-quantization"}
 
 
 def rows(report: PipelineReport) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ def rows(report: PipelineReport) -> list[dict[str, Any]]:
 
 def gained(report: PipelineReport, table: list[dict[str, Any]]) -> bool:
     """Whether more than the model's tidiness changed."""
-    touched = any(step.changes for step in report.steps if step.name not in _HOUSEKEEPING | {"detect"})
+    touched = any(step.changes for step in report.steps if step.name not in _HOUSEKEEPING | _UNDECIDED)
     return touched and any(row["decision"] != LEFT for row in table)
 
 
@@ -82,7 +84,7 @@ def _decide(row: dict[str, Any], name: str, event: Event) -> None:
     undecided = row["decision"] == LEFT or row["decision"] in _PREPARING
     if isinstance(event, Refusal) and undecided and _tells_more(row, name, event):
         row["reason"] = event.reason
-    if not isinstance(event, Change) or name == "detect":
+    if not isinstance(event, Change) or name in _UNDECIDED:
         return
     if name in _EXACT or (name in _REFINING and not undecided):
         row["refined"].append(event.what)

@@ -120,6 +120,7 @@ class Pipeline:
         verifier = Verifier(model, sample, answers)
         steps: list[Step] = []
         keeper: takeback.Keeper | None = None
+        restored: dict[str, float] = {}
         for number, one in enumerate(self.passes):
             report(number, len(self.passes), one.name)
             model.meta[LISTENER] = _teller(report, number, len(self.passes), one.name)
@@ -131,11 +132,12 @@ class Pipeline:
                 keeper = takeback.Keeper(model)
             size = steps[-1].bytes[1] if steps else modelio.size(model)
             steps.append(_step(one, model, verifier, size, road=self.passes[:number]))
+            if keeper is not None and not takeback.awaited(self.passes, number):
+                restored, keeper = keeper.restore(model), None
             model.meta.pop(FEEDS, None)
             model.meta.pop(LISTENER, None)
             if dump_after and one.name == dump_after[0]:
                 modelio.save(model, dump_after[1] / f"{number:02}-{one.name}.onnx")
-        restored = {} if keeper is None else keeper.restore(model)
         if restored or verifier.is_unrun:
             report(len(self.passes), len(self.passes), "verify the result")
             _finish(model, verifier, steps, changed=bool(restored))

@@ -44,8 +44,12 @@ class Keeper:
 
 def wanted(passes: Sequence[Pass], number: int) -> bool:
     """Whether pass `number` prunes for a pass after it that refuses what does not pay."""
-    later = passes[number + 1 :]
-    return passes[number].name == PRUNE and any(getattr(p, "min_speedup", 0) > 0 for p in later)
+    return passes[number].name == PRUNE and awaited(passes, number)
+
+
+def awaited(passes: Sequence[Pass], number: int) -> bool:
+    """Whether there is a pass after pass `number` that refuses what does not pay."""
+    return any(getattr(p, "min_speedup", 0) > 0 for p in passes[number + 1 :])
 
 
 def _put(source: ir.Value, tensor: ir.TensorProtocol) -> None:

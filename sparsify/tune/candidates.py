@@ -19,9 +19,10 @@ from sparsify import cost, graph, kernels, ops
 from sparsify.errors import InputError
 from sparsify.graph import Linear
 from sparsify.patterns import Pattern
+from sparsify.pointwise import is_pointwise
 from sparsify.rewrite import CHOICE, Choice
 from sparsify.solvers import magnitude
-from sparsify.tune.plan import BF16, EXACT, FUSE, INT8, LOWER, OURS, STOCK
+from sparsify.tune.plan import BF16, EXACT, FUSE, INT8, LOWER, OURS, PRODUCTS, STOCK
 
 BLOCK = 64
 # Non-zeros of 64: 75, 62.5, 50, 37.5, 25, 18.75, 12.5 and 6.25 %.
@@ -41,6 +42,7 @@ class Kind:
         activation: that follows.
         density: share of non-zeros of the weight as it came, to two digits.
         residual: whether another tensor of the same shape is added at the end.
+        pointwise: whether it is a convolution of 1x1.
     """
 
     shape: tuple[int, int]
@@ -49,6 +51,7 @@ class Kind:
     activation: ops.Activation
     density: float = 1.0
     residual: bool = False
+    pointwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[K
         seen = rows or int(layer.node.meta.get("rows", 128))
         weight = layer.matrix()
         density = round(float(np.count_nonzero(weight)) / max(weight.size, 1), 2)
-        found.append(Kind(layer.shape, seen, biased, activation, density, residual))
+        found.append(Kind(layer.shape, seen, biased, activation, density, residual, is_pointwise(layer.node)))
     return found
 
 
@@ -158,11 +161,12 @@ def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: 
         matrix,
         bias,
         kind.activation,
-        lambda: form(matrix, bias, kind.activation, choice, residual=kind.residual),
+        lambda: form(matrix, bias, kind.activation, choice, residual=kind.residual, pointwise=kind.pointwise),
         str(choice),
         rows=kind.rows,
         threads=threads,
         residual=kind.residual,
+        pointwise=kind.pointwise,
     )
 
 
@@ -173,10 +177,11 @@ def form(
     choice: Choice,
     *,
     residual: bool = False,
+    pointwise: bool = False,
 ) -> ir.Model:
     """The one-layer model X [M, K] -> Y [M, N] as the pipeline would make it; W [K, N] is pruned already."""
-    model = cost.dense_model(matrix, bias, activation, residual=residual)
-    for one in (LOWER[choice.format], *FUSE):
+    model = cost.dense_model(matrix, bias, activation, residual=residual, pointwise=pointwise)
+    for one in (*PRODUCTS, LOWER[choice.format], *FUSE):
         one(model)
     return model
 

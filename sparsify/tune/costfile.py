@@ -84,6 +84,7 @@ def _layer(kind: Kind, found: Costs) -> dict[str, Any]:
         "activation": kind.activation.value,
         "density": kind.density,
         "residual": kind.residual,
+        "pointwise": kind.pointwise,
         "dense_ms": found.left,
         "ms": {str(choice): ms for choice, ms in found.by_choice.items()},
     }
@@ -98,6 +99,7 @@ def _read_layer(layer: Mapping[str, Any]) -> tuple[Kind, Costs]:
         ops.Activation(layer["activation"]),
         float(layer["density"]),
         bool(layer.get("residual", False)),
+        bool(layer.get("pointwise", False)),
     )
     choices = {_choice(text): _time(ms) for text, ms in layer["ms"].items()}
     return kind, Costs(_time(layer["dense_ms"]), choices)

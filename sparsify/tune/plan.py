@@ -15,7 +15,7 @@ from sparsify.rewrite import CHOICE, Choice
 
 Plan = Mapping[str, Choice]  # by a layer's name
 
-PREPARE = "cleanup,detect,shrink"
+PREPARE = "cleanup,conv-matmul,detect,shrink"
 SMOOTH = "smooth"  # leaves alone what is pruned
 EXACT, BF16, INT8 = "sparse-fp32", "sparse-bf16", "sparse-int8"
 # By format: the pass that takes the layers for which it was chosen. What was measured is not measured again.
@@ -27,7 +27,9 @@ STOCK = {  # onnxruntime's own operators only
 }
 LOWER = OURS | STOCK
 _PRUNE = "prune{min_size=1}"
-FUSE = parse("fuse-epilogue")
+PRODUCTS = parse("conv-matmul")
+SETTLE = parse("settle-layout")
+FUSE = (*SETTLE, *parse("fuse-epilogue"))
 SHARE = parse("share-quantization")  # of what INT8 made
 
 
@@ -39,7 +41,7 @@ def pipeline(
     `rows` and `threads` are those to measure with.
     """
     if target == "stock":
-        return Pipeline((*parse(f"{PREPARE},{SMOOTH}"), *STOCK.values()))
+        return Pipeline((*parse(f"{PREPARE},{SMOOTH}"), *STOCK.values(), *SETTLE))
     # Smoothing comes second: plans then share what they prune alike, whatever else they choose.
     learning = with_settings(parse(f"{_PRUNE},{SMOOTH}"), memory=memory)
     share = with_settings(SHARE, rows=rows, threads=threads)

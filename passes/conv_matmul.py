@@ -1,0 +1,112 @@
+"""Convolutions of one point are linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsify.graph import (
+    FloatArray,
+    add_initializer,
+    constant,
+    fresh_name,
+    graph_of,
+    names,
+    node_name,
+    sole_user,
+    substitute,
+)
+from sparsify.pointwise import KERNEL, TO_IMAGE, TO_ROWS
+from sparsify.rewrite import Change, Event, Pass, Refusal
+
+
+@dataclass(frozen=True)
+class ConvMatMul(Pass):
+    """Writes convolutions of 1x1 as products between transpositions, so that passes for linear layers see them.
+
+    What:
+        Conv becomes Transpose (channels last), MatMul, Add where it has a bias or an Add of one follows, and Transpose
+        back. `settle-layout` makes a Conv again of those that no pass took.
+    When it fires:
+        A Conv of the main graph with a constant float32 kernel [N, K, 1, 1], strides of 1, no padding, one group and
+        a constant bias or none.
+    When it refuses:
+        Another Conv of 1x1. Larger kernels are no linear layers and not spoken of.
+    Mathematics:
+        Y[b, :, i, j] = W X[b, :, i, j] + c at every point: rows of channels, times W transposed.
+    Cost:
+        Two transpositions; what is measured of the layer has them in it.
+    Drift:
+        The order of summation.
+    Source:
+        Lin et al., "Network In Network", 2014, section 3.
+    """
+
+    name: ClassVar[str] = "conv-matmul"
+
+    def rewrite(self, model: ir.Model) -> Iterator[Event]:
+        taken = names(model)
+        for node in [n for n in model.graph if (n.domain, n.op_type) == ("", "Conv")]:
+            kernel = constant(node.inputs[1])
+            if kernel is None or kernel.ndim != 4 or kernel.shape[2:] != (1, 1):
+                continue
+            if reason := _obstacle(node, kernel):
+                yield Refusal(node_name(node), reason)
+                continue
+            _replace(node, kernel[:, :, 0, 0].T, taken)
+            yield Change(node_name(node), "a product between transpositions")
+
+
+def _obstacle(node: ir.Node, kernel: FloatArray) -> str:
+    if kernel.dtype != np.float32:
+        return f"the kernel is {kernel.dtype}"
+    if node.attributes.get_int("group", 1) != 1:
+        return "the convolution has groups"
+    if any(step != 1 for step in node.attributes.get_ints("strides", [1])):
+        return "the convolution leaves points out"
+    if any(node.attributes.get_ints("pads", [0])):
+        return "the convolution adds points around"
+    if _bias(node) is not None and constant(_bias(node)) is None:
+        return "the bias is no constant"
+    return ""
+
+
+def _bias(node: ir.Node) -> ir.Value | None:
+    return node.inputs[2] if len(node.inputs) > 2 else None
+
+
+def _added(node: ir.Node, channels: int) -> tuple[ir.Node, FloatArray] | None:
+    """An Add of a constant [1, N, 1, 1] that alone reads a convolution, and the constant as [N]."""
+    user = sole_user(node.outputs[0])
+    if user is None or (user.domain, user.op_type) != ("", "Add") or user.graph is not node.graph:
+        return None
+    other = constant(next((v for v in user.inputs if v is not node.outputs[0]), None))
+    if other is None or other.dtype != np.float32 or other.shape[-3:] != (channels, 1, 1) or other.size != channels:
+        return None
+    return (user, other.reshape(-1)) if other.ndim <= 4 else None
+
+
+def _replace(node: ir.Node, weight: FloatArray, taken: set[str]) -> None:
+    name, bias, old = node_name(node), _bias(node), [node]
+    if bias is None and (added := _added(node, weight.shape[1])) is not None:
+        old.append(added[0])
+        bias = add_initializer(graph_of(node), added[1], f"{name}/bias", taken)
+    output = old[-1].outputs[0]
+    kernel = str(node.inputs[1].name) if node.inputs[1] is not None else name
+    matrix = add_initializer(graph_of(node), weight, f"{kernel}/matrix", taken)
+    rows = ir.node("Transpose", [node.inputs[0]], {"perm": list(TO_ROWS)}, name=f"{name}/rows")
+    product = ir.node("MatMul", [rows.outputs[0], matrix], name=name)
+    product.meta.update({**node.meta, KERNEL: kernel})
+    product.metadata_props.update(node.metadata_props)
+    new = [rows, product]
+    if bias is not None:
+        new.append(ir.node("Add", [product.outputs[0], bias], name=f"{name}/bias"))
+    new.append(ir.node("Transpose", [new[-1].outputs[0]], {"perm": list(TO_IMAGE)}, name=f"{name}/image"))
+    for made in new[:-1]:
+        made.outputs[0].name = fresh_name(taken, f"{output.name}/{made.op_type}")
+        made.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    substitute(old, new)
