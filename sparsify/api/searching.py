@@ -80,10 +80,10 @@ class Searched:
 
     def to_dict(self, latency: dict[str, Any] | None) -> dict[str, Any]:
         """As JSON carries it; `latency` as measured of the whole models, here."""
-        saved, ratio = next((t.saved for t in self.found.trials if t.plan == self.plan), None), self.found.ratio
+        saved, share = next((t.saved for t in self.found.trials if t.plan == self.plan), None), self.found.share
         predicted = None
-        if saved is not None and ratio is not None and latency is not None:
-            predicted = latency["base"]["median_ms"] - saved * ratio
+        if saved is not None and share is not None and latency is not None:
+            predicted = latency["base"]["median_ms"] * (1 - saved * share)
         return {
             "goal": self.settings.goal,
             "predicted_ms": predicted,

@@ -21,7 +21,7 @@ from sparsify.data import Feed
 from sparsify.tune.options import Problem, Settings, problem
 from sparsify.tune.plan import Plan
 from sparsify.tune.trials import Hunt, Trial
-from sparsify.tune.whole import saving_ratio
+from sparsify.tune.whole import saved_share
 
 _TRIALS = (2, 3, 5, 8)  # models that are built and audited, by effort
 
@@ -34,14 +34,14 @@ class Found:
         plan: of the best trial that passed; empty where none did, or nothing pays.
         trials: in order.
         problem: what the search chose from.
-        ratio: milliseconds of the whole model that go with each that layers save by their own times; None where that
-            was not measured here.
+        share: of the whole model's time, which goes with each millisecond that layers save by their own times; None
+            where that was not measured here.
     """
 
     plan: Plan
     trials: tuple[Trial, ...]
     problem: Problem
-    ratio: float | None = None
+    share: float | None = None
 
 
 def search(
@@ -64,4 +64,4 @@ def search(
     best = max((trial for trial in trials if trial.passed), key=lambda t: t.saved, default=None)
     if best is None:
         return Found({}, trials, found)
-    return Found(best.plan, trials, found, saving_ratio(model, found, learn, settings))
+    return Found(best.plan, trials, found, saved_share(model, found, learn, settings))

@@ -22,12 +22,12 @@ def problem(saved: float) -> options.Problem:
     return options.Problem(tuple(names), ((left, better),) * len(names))
 
 
-def test_the_ratio_is_that_of_the_whole_to_what_layers_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_is_that_of_the_whole_for_what_layers_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"base": runtime.Timing.of([30.0]), "candidate": runtime.Timing.of([9.0])}
     monkeypatch.setattr(runtime, "interleave", lambda sessions, *_, **__: {name: times[name] for name in sessions})
     found = problem(2.0)
-    ratio = whole.saving_ratio(modelio.load(small.mlp()), found, DATA, Settings(threads=1))
-    assert ratio == 21.0 / (2.0 * len(found.names))
+    share = whole.saved_share(modelio.load(small.mlp()), found, DATA, Settings(threads=1))
+    assert share == pytest.approx(0.7 / (2.0 * len(found.names)))
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_the_ratio_is_that_of_the_whole_to_what_layers_tell(monkeypatch: pytest.
     ids=["size", "costs of another machine"],
 )
 def test_there_is_none_where_nothing_is_timed_here(settings: Settings) -> None:
-    assert whole.saving_ratio(modelio.load(small.mlp()), problem(1.0), DATA, settings) is None
+    assert whole.saved_share(modelio.load(small.mlp()), problem(1.0), DATA, settings) is None
 
 
 def test_there_is_none_where_nothing_pays() -> None:
     model = modelio.load(small.mlp())
-    assert whole.saving_ratio(model, options.Problem(), DATA, Settings(threads=1)) is None
+    assert whole.saved_share(model, options.Problem(), DATA, Settings(threads=1)) is None
