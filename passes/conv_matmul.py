@@ -20,7 +20,7 @@ from sparsify.graph import (
     sole_user,
     substitute,
 )
-from sparsify.pointwise import KERNEL, TO_IMAGE, TO_ROWS
+from sparsify.pointwise import KERNEL, TO_IMAGE, TO_ROWS, of_channels
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 
@@ -29,8 +29,8 @@ class ConvMatMul(Pass):
     """Writes convolutions of 1x1 as products between transpositions, so that passes for linear layers see them.
 
     What:
-        Conv becomes Transpose (channels last), MatMul, Add where it has a bias or an Add of one follows, and Transpose
-        back. `settle-layout` makes a Conv again of those that no pass took.
+        Conv becomes Transpose (channels last), MatMul, Add where it has a bias, and Transpose back. What follows it and
+        is a number a channel (an Add, a Mul, BatchNormalization) goes into weight and bias. `settle-layout` makes a Conv again of those that no pass took.
     When it fires:
         A Conv of the main graph with a constant float32 kernel [N, K, 1, 1], strides of 1, no padding, one group and
         a constant bias or none.
@@ -79,22 +79,28 @@ def _bias(node: ir.Node) -> ir.Value | None:
     return node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _added(node: ir.Node, channels: int) -> tuple[ir.Node, FloatArray] | None:
-    """An Add of a constant [1, N, 1, 1] that alone reads a convolution, and the constant as [N]."""
-    user = sole_user(node.outputs[0])
-    if user is None or (user.domain, user.op_type) != ("", "Add") or user.graph is not node.graph:
-        return None
-    other = constant(next((v for v in user.inputs if v is not node.outputs[0]), None))
-    if other is None or other.dtype != np.float32 or other.shape[-3:] != (channels, 1, 1) or other.size != channels:
-        return None
-    return (user, other.reshape(-1)) if other.ndim <= 4 else None
+def _absorbed(node: ir.Node, weight: FloatArray) -> tuple[list[ir.Node], FloatArray, FloatArray | None]:
+    """The nodes from `node` on that are one product and one bias [N], its weight [K, N] and bias; None for no new one."""
+    old, scale, shift = [node], np.ones(weight.shape[1]), np.zeros(weight.shape[1])
+    while (user := sole_user(old[-1].outputs[0])) is not None and user.graph is node.graph:
+        found = of_channels(user, old[-1].outputs[0], weight.shape[1])
+        if found is None:
+            break
+        old.append(user)
+        scale, shift = found[0] * scale, found[0] * shift + found[1]
+    if len(old) == 1:
+        return old, weight, None
+    own = constant(_bias(node))
+    bias = shift if own is None else shift + scale * own
+    scaled = weight if np.all(scale == 1) else (weight * scale).astype(np.float32)
+    return old, scaled, bias.astype(np.float32)
 
 
 def _replace(node: ir.Node, weight: FloatArray, taken: set[str]) -> None:
-    name, bias, old = node_name(node), _bias(node), [node]
-    if bias is None and (added := _added(node, weight.shape[1])) is not None:
-        old.append(added[0])
-        bias = add_initializer(graph_of(node), added[1], f"{name}/bias", taken)
+    name, bias = node_name(node), _bias(node)
+    old, weight, summed = _absorbed(node, weight)
+    if summed is not None:
+        bias = add_initializer(graph_of(node), summed, f"{name}/bias", taken)
     output = old[-1].outputs[0]
     kernel = str(node.inputs[1].name) if node.inputs[1] is not None else name
     matrix = add_initializer(graph_of(node), weight, f"{kernel}/matrix", taken)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
+
+from sparsify.graph import constant
+
+Numbers = npt.NDArray[np.float64]
 
 TO_ROWS, TO_IMAGE = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations of [B, C, H, W] and back
 KERNEL = "pointwise"  # key of the `meta` of a MatMul that was a Conv: its kernel's name; in memory only
@@ -19,3 +25,34 @@ def transposed(value: ir.Value | None, perm: tuple[int, ...]) -> ir.Node | None:
     if node is None or (node.domain, node.op_type) != ("", "Transpose"):
         return None
     return node if tuple(node.attributes.get_ints("perm", [])) == perm else None
+
+
+def of_channels(node: ir.Node, value: ir.Value, channels: int) -> tuple[Numbers, Numbers] | None:
+    """(a, b), [N] each, of a `node` that computes a Y + b of `value`, Y [B, N, H, W]; None where it is another one.
+
+    Runtimes make such nodes part of the convolution that they follow: apart from it they would cost time of their own.
+    """
+    if node.domain != "" or node.op_type not in ("Add", "Mul", "BatchNormalization"):
+        return None
+    if node.op_type == "BatchNormalization":
+        return _normalization(node, channels) if node.inputs[0] is value else None
+    other = constant(next((v for v in node.inputs if v is not value), None))
+    if other is None or other.dtype != np.float32 or other.ndim > 4 or other.size != channels:
+        return None
+    if other.shape[-3:] != (channels, 1, 1):
+        return None
+    numbers = other.reshape(-1).astype(np.float64)
+    return (np.ones(channels), numbers) if node.op_type == "Add" else (numbers, np.zeros(channels))
+
+
+def _normalization(node: ir.Node, channels: int) -> tuple[Numbers, Numbers] | None:
+    read = [constant(value) for value in node.inputs[1:]]
+    attributes = node.attributes
+    if len(node.outputs) > 1 or attributes.get_int("training_mode", 0) or not attributes.get_int("spatial", 1):
+        return None
+    if len(read) != 4 or any(v is None or v.dtype != np.float32 or v.shape != (channels,) for v in read):
+        return None
+    gain, shift, mean, variance = (np.asarray(v, np.float64) for v in read)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = gain / np.sqrt(variance + attributes.get_float("epsilon", 1e-5))
+    return (scale, shift - mean * scale) if np.all(np.isfinite(scale)) else None

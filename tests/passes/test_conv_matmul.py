@@ -31,8 +31,10 @@ def network(body: str, output: str = "y", attributes: str = "") -> ir.Model:
     )
     rng = np.random.default_rng(0)
     shapes = {"u": (N, K, 1, 1), "v": (K, N, 1, 1), "b": (N,), "p": (1, N, 1, 1), "t": (N, K, 3, 3), "d": (K, 1, 1, 1)}
+    shapes |= {"b2": (N,), "b3": (N,), "w": (N,)}
     for name, shape in shapes.items():
         array = rng.standard_normal(shape).astype(np.float32) / np.float32(np.prod(shape[1:]) ** 0.5)
+        array = np.abs(array) if name == "w" else array  # a variance
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name), type=ir.TensorType(ir.DataType.FLOAT))
         value.shape = ir.Shape(shape)
         readers = [(n, i) for n in model.graph for i, v in enumerate(n.inputs) if v is not None and v.name == name]
@@ -58,6 +60,7 @@ def kinds(model: ir.Model) -> Counter[str]:
 PLAIN = "y = Conv(x, u, b)"
 PAIR = f"c1 = Conv(x, u, b) {GELU.replace('{i}', '1')} y = Conv(r1, v)"
 ADDED = "c = Conv(x, u) y = Add(c, p)"
+NORMALIZED = "c = Conv(x, u) n = BatchNormalization<epsilon = 0.01>(c, b, b2, b3, w) m = Mul(n, p) y = Relu(m)"
 TWICE = "c = Conv(x, u, b) r = Relu(c) y = Add(c, r)"
 
 
@@ -93,6 +96,22 @@ def test_a_bias_that_is_added_becomes_part_of_the_product() -> None:
     Pipeline(parse("conv-matmul,sparse-fp32{min_sparsity=0},settle-layout,fuse-epilogue")).run(model)
     assert kinds(model) == {"Transpose": 2, "SparseMatMul": 1}
     np.testing.assert_allclose(answers(model), answers(network(ADDED)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "passes", ["conv-matmul,settle-layout", "conv-matmul,sparse-fp32{min_sparsity=0},settle-layout"]
+)
+def test_what_is_a_number_a_channel_becomes_part_of_the_product(passes: str) -> None:
+    model = network(NORMALIZED)
+    Pipeline(parse(f"{passes},fuse-epilogue")).run(model)
+    assert kinds(model) in ({"Conv": 1, "Relu": 1}, {"Transpose": 2, "SparseMatMulRelu": 1})
+    np.testing.assert_allclose(answers(model), answers(network(NORMALIZED)), rtol=0, atol=1e-4)
+
+
+def test_normalization_that_gives_no_numbers_stays() -> None:
+    model = network("c = Conv(x, u) y = BatchNormalization<epsilon = -100.0>(c, b, b2, b3, w)")
+    ConvMatMul()(model)
+    assert kinds(model)["BatchNormalization"] == 1
 
 
 def test_what_two_nodes_read_stays_an_image() -> None:
