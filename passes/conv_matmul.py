@@ -20,8 +20,9 @@ from sparsify.graph import (
     sole_user,
     substitute,
 )
-from sparsify.pointwise import KERNEL, TO_IMAGE, TO_ROWS, of_channels
+from sparsify.pointwise import KERNEL, POINTS, TO_IMAGE, TO_ROWS, of_channels
 from sparsify.rewrite import Change, Event, Pass, Refusal
+from sparsify.shapes import numbers
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class ConvMatMul(Pass):
 
     What:
         Conv becomes Transpose (channels last), MatMul, Add where it has a bias, and Transpose back. What follows it and
-        is a number a channel (an Add, a Mul, BatchNormalization) goes into weight and bias. `settle-layout` makes a Conv again of those that no pass took.
+        is a number a channel (an Add, a Mul, BatchNormalization) goes into weight and bias. `settle-layout` makes a
+        Conv again of those that no pass took.
     When it fires:
         A Conv of the main graph with a constant float32 kernel [N, K, 1, 1], strides of 1, no padding, one group and
         a constant bias or none.
@@ -49,14 +51,18 @@ class ConvMatMul(Pass):
     name: ClassVar[str] = "conv-matmul"
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
-        taken = names(model)
-        for node in [n for n in model.graph if (n.domain, n.op_type) == ("", "Conv")]:
+        taken, found = names(model), [n for n in model.graph if (n.domain, n.op_type) == ("", "Conv")]
+        known = numbers(model) if found else {}
+        for node in found:
             kernel = constant(node.inputs[1])
             if kernel is None or kernel.ndim != 4 or kernel.shape[2:] != (1, 1):
                 continue
             if reason := _obstacle(node, kernel):
                 yield Refusal(node_name(node), reason)
                 continue
+            _, _, height, width = known.get(str(node.inputs[0].name), (None,) * 4)  # type: ignore[union-attr]
+            if height and width:
+                node.meta[POINTS] = height * width
             _replace(node, kernel[:, :, 0, 0].T, taken)
             yield Change(node_name(node), "a product between transpositions")
 
@@ -80,7 +86,7 @@ def _bias(node: ir.Node) -> ir.Value | None:
 
 
 def _absorbed(node: ir.Node, weight: FloatArray) -> tuple[list[ir.Node], FloatArray, FloatArray | None]:
-    """The nodes from `node` on that are one product and one bias [N], its weight [K, N] and bias; None for no new one."""
+    """The nodes from `node` on that are one product and one sum, its weight and bias; None: `node` has its own."""
     old, scale, shift = [node], np.ones(weight.shape[1]), np.zeros(weight.shape[1])
     while (user := sole_user(old[-1].outputs[0])) is not None and user.graph is node.graph:
         found = of_channels(user, old[-1].outputs[0], weight.shape[1])

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from sparsify.activations import activation
 from sparsify.graph import add_initializer, constant, graph_of, names, node_name, sole_user, substitute
-from sparsify.pointwise import KERNEL, TO_IMAGE, TO_ROWS, is_pointwise, transposed
+from sparsify.pointwise import KERNEL, POINTS, TO_IMAGE, TO_ROWS, is_pointwise, transposed
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _BACK = "no form of the product gains: it is a convolution again"
@@ -86,7 +86,7 @@ def _convolution(product: ir.Node, taken: set[str]) -> Refusal:
         bias = [value for value in add.inputs if value is not product.outputs[0]]
     kernel = add_initializer(graph_of(product), weight.T[:, :, None, None], product.meta[KERNEL], taken)
     conv = ir.node("Conv", [rows.inputs[0], kernel, *bias], {"kernel_shape": [1, 1]}, name=name)
-    conv.meta.update({key: value for key, value in product.meta.items() if key != KERNEL})
+    conv.meta.update({key: value for key, value in product.meta.items() if key not in (KERNEL, POINTS)})
     conv.metadata_props.update(product.metadata_props)
     substitute(old, [conv])
     return Refusal(name, _BACK)

@@ -12,6 +12,7 @@ from sparsify import ops
 from sparsify.graph import constant, graph_of, names, node_name, substitute
 from sparsify.lowering import named
 from sparsify.machine import machine
+from sparsify.pointwise import rows as seen
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _DTYPES = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
@@ -69,7 +70,7 @@ class ShareQuantization(Pass):
             return "" if shape is not None else "its shape is not a constant", {}
         from sparsify import cost  # only who measures needs onnxruntime
 
-        rows, k = int(readers[0].meta.get("rows", self.rows)), int(shape[0])
+        rows, k = seen(readers[0], self.rows), int(shape[0])
         named_rows = f"{rows} row{'' if rows == 1 else 's'} of `{x.name}`"
         if 4 * rows * k > (room := dict(machine().caches).get("L2", _L2)):
             return f"{named_rows} take more than {room} bytes: they would leave L2 between their readers", {}

@@ -34,6 +34,7 @@ from sparsify.graph import (
     substitute,
 )
 from sparsify.pointwise import is_pointwise
+from sparsify.pointwise import rows as seen
 from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers, read_ahead
 from sparsify.solvers.quantize import LEVELS
 
@@ -164,7 +165,7 @@ class Lowering(Pass):
         """Both times; in a large model of the first columns of one of all layers that are alike, in proportion."""
         from sparsify import cost  # only who measures needs onnxruntime
 
-        rows, zeros = int(layer.node.meta.get("rows", self.rows)), float(layer.node.meta.get(ZEROS, 0.0))
+        rows, zeros = seen(layer.node, self.rows), float(layer.node.meta.get(ZEROS, 0.0))
         settings: dict[str, Any] = {"rows": rows, "threads": self.threads, "zeros": zeros}
         settings["pointwise"] = is_pointwise(layer.node)
         share = 1.0

@@ -15,7 +15,7 @@ from sparsify.engines import called_in
 from sparsify.errors import InputError, UsageError
 from sparsify.machine import threads as default_threads
 from sparsify.modelio import Source
-from sparsify.pipeline import PassError, Pipeline, levels, nodes
+from sparsify.pipeline import PassError, Pipeline, levels, nodes, parse
 from sparsify.pipeline.run import Progress
 
 TRIED = {"o2": 2, "o3": 3}  # levels whose gain is measured
@@ -60,7 +60,8 @@ def inspect(
     made_up = Trial() if rows is not None else _sample(base)
     tried = {name: _try(base, number, made_up, threads, rows, progress) for name, number in TRIED.items()}
     table = [_row(name, {level: found.get(name) for level, found in tried.items()}) for name in tried["o2"]]
-    layers = {layer.name: layer for layer in graph.linear_layers(base)}
+    linear = _linear(base)
+    layers = {layer.name: layer for layer in linear}
     for row in table:
         layer = layers.get(row["name"])
         # Of the model as it came: passes may have taken whole rows and columns away.
@@ -74,7 +75,7 @@ def inspect(
         "accepted": True,
         **facts.place(),
         "threads": threads,
-        "model": _facts(base, model),
+        "model": _facts(base, model, linear),
         "nodes": table,
     }
     if samples:
@@ -130,8 +131,14 @@ def _speedup(row: dict[str, Any]) -> float | None:
     return float(row["dense_ms"] / row["rewritten_ms"])
 
 
-def _facts(base: ir.Model, source: Source) -> dict[str, Any]:
-    layers = graph.linear_layers(base)
+def _linear(base: ir.Model) -> list[graph.Linear]:
+    """The linear layers that levels see, convolutions of 1x1 among them."""
+    model = modelio.load(base)
+    Pipeline(parse("conv-matmul")).run(model)
+    return graph.linear_layers(model)
+
+
+def _facts(base: ir.Model, source: Source, layers: list[graph.Linear]) -> dict[str, Any]:
     weights = {id(layer.tensor): layer.tensor.size for layer in layers}
     total = sum(v.const_value.size for g in base.graphs() for v in g.initializers.values() if v.const_value is not None)
     return {

@@ -20,6 +20,7 @@ from sparsify.errors import InputError
 from sparsify.graph import Linear
 from sparsify.patterns import Pattern
 from sparsify.pointwise import is_pointwise
+from sparsify.pointwise import rows as seen_by
 from sparsify.rewrite import CHOICE, Choice
 from sparsify.solvers import magnitude
 from sparsify.tune.plan import BF16, EXACT, FUSE, INT8, LOWER, OURS, PRODUCTS, STOCK
@@ -92,7 +93,7 @@ def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[K
     found = []
     for layer in layers:
         activation, biased, residual = ends.get(layer.name, (ops.Activation.NONE, False, False))
-        seen = rows or int(layer.node.meta.get("rows", 128))
+        seen = rows or seen_by(layer.node, 128)
         weight = layer.matrix()
         density = round(float(np.count_nonzero(weight)) / max(weight.size, 1), 2)
         found.append(Kind(layer.shape, seen, biased, activation, density, residual, is_pointwise(layer.node)))

@@ -60,6 +60,7 @@ def kinds(model: ir.Model) -> Counter[str]:
 PLAIN = "y = Conv(x, u, b)"
 PAIR = f"c1 = Conv(x, u, b) {GELU.replace('{i}', '1')} y = Conv(r1, v)"
 ADDED = "c = Conv(x, u) y = Add(c, p)"
+SCALED = "c = Conv(x, u, b) m = Mul(half, c) n = Add(m, one) y = Relu(n)"
 NORMALIZED = "c = Conv(x, u) n = BatchNormalization<epsilon = 0.01>(c, b, b2, b3, w) m = Mul(n, p) y = Relu(m)"
 TWICE = "c = Conv(x, u, b) r = Relu(c) y = Add(c, r)"
 
@@ -101,11 +102,26 @@ def test_a_bias_that_is_added_becomes_part_of_the_product() -> None:
 @pytest.mark.parametrize(
     "passes", ["conv-matmul,settle-layout", "conv-matmul,sparse-fp32{min_sparsity=0},settle-layout"]
 )
-def test_what_is_a_number_a_channel_becomes_part_of_the_product(passes: str) -> None:
-    model = network(NORMALIZED)
+@pytest.mark.parametrize("body", [NORMALIZED, SCALED])
+def test_what_is_a_number_a_channel_becomes_part_of_the_product(passes: str, body: str) -> None:
+    model = network(body)
     Pipeline(parse(f"{passes},fuse-epilogue")).run(model)
     assert kinds(model) in ({"Conv": 1, "Relu": 1}, {"Transpose": 2, "SparseMatMulRelu": 1})
-    np.testing.assert_allclose(answers(model), answers(network(NORMALIZED)), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(answers(model), answers(network(body)), rtol=0, atol=1e-4)
+
+
+def test_rows_are_the_points_of_an_image_where_these_are_known() -> None:
+    model = network("c = Conv(x, u) o = GlobalAveragePool(c) y = Conv(o, v)")
+    passes = Pipeline(parse("conv-matmul,sparse-int8{min_speedup=1000,rows=7,threads=1}"))
+    (step,) = [s for s in passes.run(model).steps if s.name == "sparse-int8"]
+    assert [refusal.facts["rows"] for refusal in step.refusals] == [7, 1]
+
+
+def test_inspect_counts_convolutions_and_their_zeros() -> None:
+    report = sparsify.inspect(network(PAIR), rows=4, threads=1)
+    assert report["model"]["linear"] == len(report["nodes"]) == 2
+    assert report["model"]["linear_share"] > 0.9
+    assert [row["zeros"] for row in report["nodes"]] == [0, 0]
 
 
 def test_normalization_that_gives_no_numbers_stays() -> None:
