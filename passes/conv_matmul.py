@@ -17,10 +17,9 @@ from sparsify.graph import (
     graph_of,
     names,
     node_name,
-    sole_user,
     substitute,
 )
-from sparsify.pointwise import KERNEL, POINTS, TO_IMAGE, TO_ROWS, of_channels
+from sparsify.pointwise import KERNEL, POINTS, TO_IMAGE, TO_ROWS, followers
 from sparsify.rewrite import Change, Event, Pass, Refusal
 from sparsify.shapes import numbers
 
@@ -30,9 +29,10 @@ class ConvMatMul(Pass):
     """Writes convolutions of 1x1 as products between transpositions, so that passes for linear layers see them.
 
     What:
-        Conv becomes Transpose (channels last), MatMul, Add where it has a bias, and Transpose back. What follows it and
-        is a number a channel (an Add, a Mul, BatchNormalization) goes into weight and bias. `settle-layout` makes a
-        Conv again of those that no pass took.
+        Conv becomes Transpose (channels last), MatMul, Add where it has a bias, and Transpose back. `settle-layout`
+        makes a Conv again of those that no pass took. What follows a Conv, a larger one too, and is a number a channel
+        (Add, Sub, Mul, BatchNormalization) goes into kernel and bias: where transpositions have moved, a runtime may
+        no longer see that it could.
     When it fires:
         A Conv of the main graph with a constant float32 kernel [N, K, 1, 1], strides of 1, no padding, one group and
         a constant bias or none.
@@ -55,7 +55,12 @@ class ConvMatMul(Pass):
         known = numbers(model) if found else {}
         for node in found:
             kernel = constant(node.inputs[1])
-            if kernel is None or kernel.ndim != 4 or kernel.shape[2:] != (1, 1):
+            if kernel is None or kernel.ndim != 4:
+                continue
+            before, (node, kernel) = node, _absorb(node, kernel, taken)
+            if node is not before:
+                yield Change("", f"`{node_name(node)}` computes what followed it")
+            if kernel.shape[2:] != (1, 1):
                 continue
             if reason := _obstacle(node, kernel):
                 yield Refusal(node_name(node), reason)
@@ -85,29 +90,33 @@ def _bias(node: ir.Node) -> ir.Value | None:
     return node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _absorbed(node: ir.Node, weight: FloatArray) -> tuple[list[ir.Node], FloatArray, FloatArray | None]:
-    """The nodes from `node` on that are one product and one sum, its weight and bias; None: `node` has its own."""
-    old, scale, shift = [node], np.ones(weight.shape[1]), np.zeros(weight.shape[1])
-    while (user := sole_user(old[-1].outputs[0])) is not None and user.graph is node.graph:
-        found = of_channels(user, old[-1].outputs[0], weight.shape[1])
-        if found is None:
-            break
-        old.append(user)
-        scale, shift = found[0] * scale, found[0] * shift + found[1]
-    if len(old) == 1:
-        return old, weight, None
-    own = constant(_bias(node))
-    bias = shift if own is None else shift + scale * own
-    scaled = weight if np.all(scale == 1) else (weight * scale).astype(np.float32)
-    return old, scaled, bias.astype(np.float32)
+def _absorb(node: ir.Node, kernel: FloatArray, taken: set[str]) -> tuple[ir.Node, FloatArray]:
+    """A convolution that computes what follows `node` as well, and its kernel; those given where nothing does."""
+    bias, own = _bias(node), constant(_bias(node))
+    if kernel.dtype != np.float32 or (bias is not None and own is None):
+        return node, kernel
+    if (more := followers(node, len(kernel))) is None:
+        return node, kernel
+    graph, name, weight = graph_of(node), node_name(node), node.inputs[1]
+    total = more.shift if own is None else more.shift + more.scale * own
+    bias = add_initializer(graph, total.astype(np.float32), f"{name}/bias", taken)
+    if np.any(more.scale != 1):
+        kernel = (kernel * more.scale[:, None, None, None]).astype(np.float32)
+        weight = add_initializer(graph, kernel, f"{node.inputs[1].name}/scaled", taken)  # type: ignore[union-attr]
+    attributes = list(node.attributes.values())
+    conv = ir.Node("", "Conv", [node.inputs[0], weight, bias], attributes, name=name)
+    conv.meta.update(node.meta)
+    conv.metadata_props.update(node.metadata_props)
+    new = [conv]
+    if more.last:
+        new.append(ir.node("Transpose", [conv.outputs[0]], {"perm": list(TO_ROWS)}, name=f"{name}/last"))
+    _name(new, more.nodes[-1].outputs[0], taken)
+    substitute([node, *more.nodes], new)
+    return conv, kernel
 
 
 def _replace(node: ir.Node, weight: FloatArray, taken: set[str]) -> None:
     name, bias = node_name(node), _bias(node)
-    old, weight, summed = _absorbed(node, weight)
-    if summed is not None:
-        bias = add_initializer(graph_of(node), summed, f"{name}/bias", taken)
-    output = old[-1].outputs[0]
     kernel = str(node.inputs[1].name) if node.inputs[1] is not None else name
     matrix = add_initializer(graph_of(node), weight, f"{kernel}/matrix", taken)
     rows = ir.node("Transpose", [node.inputs[0]], {"perm": list(TO_ROWS)}, name=f"{name}/rows")
@@ -118,7 +127,12 @@ def _replace(node: ir.Node, weight: FloatArray, taken: set[str]) -> None:
     if bias is not None:
         new.append(ir.node("Add", [product.outputs[0], bias], name=f"{name}/bias"))
     new.append(ir.node("Transpose", [new[-1].outputs[0]], {"perm": list(TO_IMAGE)}, name=f"{name}/image"))
+    _name(new, node.outputs[0], taken)
+    substitute([node], new)
+
+
+def _name(new: list[ir.Node], output: ir.Value, taken: set[str]) -> None:
+    """Name the values between `new` after the one that they make."""
     for made in new[:-1]:
         made.outputs[0].name = fresh_name(taken, f"{output.name}/{made.op_type}")
         made.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    substitute(old, new)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify.graph import constant
+from sparsify.graph import constant, sole_user
 
 Numbers = npt.NDArray[np.float64]
 
@@ -37,22 +39,61 @@ def transposed(value: ir.Value | None, perm: tuple[int, ...]) -> ir.Node | None:
     return node if tuple(node.attributes.get_ints("perm", [])) == perm else None
 
 
-def of_channels(node: ir.Node, value: ir.Value, channels: int) -> tuple[Numbers, Numbers] | None:
-    """(a, b), [N] each, of a `node` that computes a Y + b of `value`, Y [B, N, H, W]; None where it is another one.
+@dataclass(frozen=True)
+class Followers:
+    """What follows a convolution and computes a Y + b, Y [B, N, H, W] its output and a and b [N].
 
-    Runtimes make such nodes part of the convolution that they follow: apart from it they would cost time of their own.
+    Attributes:
+        nodes: in order; the last gives the result. Nothing else reads what they read.
+        scale: a.
+        shift: b.
+        last: whether the result has channels last.
     """
-    if node.domain != "" or node.op_type not in ("Add", "Mul", "BatchNormalization"):
-        return None
+
+    nodes: tuple[ir.Node, ...]
+    scale: Numbers
+    shift: Numbers
+    last: bool
+
+
+def followers(node: ir.Node, channels: int) -> Followers | None:
+    """What follows the float32 convolution `node` and can become part of it; None where there is nothing to compute.
+
+    Runtimes do so with some of them: behind something else than a convolution all would cost time of their own. They
+    may stand behind transpositions, and casts of float32 to itself among them, as in models that came from TensorFlow.
+    """
+    value, nodes, computed, last = node.outputs[0], [], False, False
+    scale, shift = np.ones(channels), np.zeros(channels)
+    while (user := sole_user(value)) is not None and user.graph is node.graph and user.domain == "":
+        if transposed(user.outputs[0], TO_IMAGE if last else TO_ROWS) is user:
+            last = not last
+        elif user.op_type == "Cast" and user.attributes.get_int("to", 0) == ir.DataType.FLOAT:
+            pass
+        elif (found := _numbers(user, value, channels, last)) is not None:
+            scale, shift, computed = found[0] * scale, found[0] * shift + found[1], True
+        else:
+            break
+        nodes.append(user)
+        value = user.outputs[0]
+    return Followers(tuple(nodes), scale, shift, last) if computed else None
+
+
+def _numbers(node: ir.Node, value: ir.Value, channels: int, last: bool) -> tuple[Numbers, Numbers] | None:
+    """(a, b) of a `node` that computes a Y + b of `value`, Y; None where it is another one."""
     if node.op_type == "BatchNormalization":
-        return _normalization(node, channels) if node.inputs[0] is value else None
-    other = constant(next((v for v in node.inputs if v is not value), None))
-    if other is None or other.dtype != np.float32 or other.ndim > 4:
+        return None if last or node.inputs[0] is not value else _normalization(node, channels)
+    if node.op_type not in ("Add", "Mul", "Sub") or (node.op_type == "Sub" and node.inputs[0] is not value):
         return None
-    if other.size != 1 and (other.size != channels or other.shape[-3:] != (channels, 1, 1)):
+    other = constant(next((v for v in node.inputs if v is not value), None))
+    if other is None or other.dtype != np.float32 or other.ndim > 4 or not np.all(np.isfinite(other)):
+        return None
+    along = other.shape[-1:] == (channels,) if last else other.shape[-3:] == (channels, 1, 1)
+    if other.size != 1 and (other.size != channels or not along):
         return None
     numbers = np.broadcast_to(other.reshape(-1).astype(np.float64), channels)
-    return (np.ones(channels), numbers) if node.op_type == "Add" else (numbers, np.zeros(channels))
+    if node.op_type == "Mul":
+        return numbers, np.zeros(channels)
+    return np.ones(channels), numbers if node.op_type == "Add" else -numbers
 
 
 def _normalization(node: ir.Node, channels: int) -> tuple[Numbers, Numbers] | None:
