@@ -122,13 +122,14 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _as_declared(model: ir.Model) -> Iterator[None]:
-    """Keep the shapes that inputs and outputs are declared with.
+    """Keep the shapes and types that inputs and outputs are declared with.
 
     onnx_ir and onnxscript give what an Identity reads the shape that its output is declared with, which is often that
-    of the one batch which an exporter has seen. An input would take no other from then on.
+    of the one batch which an exporter has seen. An input would take no other from then on. And a value that comes to be
+    an output, in the place of a node like the one that made it, may never have been given a type.
     """
     inside = [(v, v.shape) for node in nodes(model) if node.op_type == "Identity" for v in node.outputs]
-    outside = [(ends, [v.shape for v in ends]) for g in model.graphs() for ends in (g.inputs, g.outputs)]
+    outside = [(ends, [(v.shape, v.type) for v in ends]) for g in model.graphs() for ends in (g.inputs, g.outputs)]
     for value, _ in inside:
         value.shape = None
     try:
@@ -136,9 +137,11 @@ def _as_declared(model: ir.Model) -> Iterator[None]:
     finally:
         for value, shape in inside:
             value.shape = shape
-        for ends, shapes in outside:
-            for value, shape in zip(ends, shapes, strict=False):  # a branch that was taken in has no ends left
-                value.shape = shape
+        for ends, declared in outside:
+            for value, (shape, kind) in zip(
+                ends, declared, strict=False
+            ):  # a branch that was taken in has no ends left
+                value.shape, value.type = shape, value.type or kind
 
 
 def _with_products(model: ir.Model) -> Callable[[ir.Function], bool]:

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -29,6 +30,13 @@ def test_folds_merges_and_removes():
     assert op_types(model) == ["Mul", "Add"]
     assert (run(model, x=x)[0] == expected).all()  # small integers: exact in any order
     assert not Cleanup()(model).modified
+
+
+def test_an_output_that_a_node_like_another_makes_keeps_its_type():
+    model = model_of("{ a = Relu(x) b = Relu(x) c = Neg(a) }", outputs="float[M,2] b, float[M,2] c")
+    Cleanup()(model)
+    assert op_types(model) == ["Relu", "Neg"]
+    onnx.checker.check_model(ir.to_proto(model))
 
 
 def test_a_clean_model_comes_back_byte_by_byte():
