@@ -56,6 +56,8 @@ def _picked(node: ir.Node, dims: Dimensions) -> npt.NDArray[np.int64] | int | No
         if len(parts) < len(node.inputs) - 1 or any(p is None or p.size != 1 for p in parts):
             return None
         start, stop, _, step = [int(p.reshape(())) for p in parts if p is not None] + [0, 1][len(parts) - 2 :]
+        if step < 1:  # clipped to other ends than Python does
+            return None
         places = places[start:stop:step]
     elif node.op_type != "Shape":
         return None

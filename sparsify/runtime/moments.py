@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify.data import Array, Feed
-from sparsify.parallel import in_threads
+from sparsify.parallel import in_threads, one_blas_thread
 from sparsify.runtime.batches import each_batch
 from sparsify.solvers.symmetric import Symmetric
 
@@ -41,9 +41,10 @@ def second_moments(
 def _moments(batch: Iterable[tuple[Mapping[str, Array], Feed]]) -> dict[str, Symmetric]:
     items = ((name, counted([value], feed)[0]) for feed, by_name in batch for name, value in by_name.items())
     moments: dict[str, npt.NDArray[np.float64]] = {}
-    for name, moment in in_threads(_moment, items):
-        # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
-        moments[name] = moments[name] + moment if name in moments else moment.astype(np.float64)
+    with one_blas_thread():  # as on other machines: BLAS's own threads add up in another order
+        for name, moment in in_threads(_moment, items):
+            # float32 within a feed, float64 across feeds: a feed has few enough rows for its own sum to be accurate.
+            moments[name] = moments[name] + moment if name in moments else moment.astype(np.float64)
     return {name: Symmetric(moment) for name, moment in moments.items()}
 
 
