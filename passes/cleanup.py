@@ -138,9 +138,8 @@ def _as_declared(model: ir.Model) -> Iterator[None]:
         for value, shape in inside:
             value.shape = shape
         for ends, declared in outside:
-            for value, (shape, kind) in zip(
-                ends, declared, strict=False
-            ):  # a branch that was taken in has no ends left
+            # A branch that was taken in has no ends left.
+            for value, (shape, kind) in zip(ends, declared, strict=False):
                 value.shape, value.type = shape, value.type or kind
 
 

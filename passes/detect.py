@@ -54,9 +54,8 @@ class Detect(Pass):
         k, n = layer.shape
         counts = None if layer.is_huge else block_counts(layer.matrix(), self.block)
         sparsity = 1 - int(layer.columns().count_nonzero() if counts is None else counts.sum()) / (k * n)
-        pattern = (
-            None if counts is None or k < self.block else tightest_of(counts, k, self.block)
-        )  # short ones say little
+        # A short block says little.
+        pattern = None if counts is None or k < self.block else tightest_of(counts, k, self.block)
         facts = {
             "op": layer.node.op_type,
             "shape": [k, n],

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 
 from sparsify import modelio, parallel, sensitivity
+from sparsify.engines import called_in
 from sparsify.graph import linear_layers
 from sparsify.passes.prune import Prune
 from sparsify.patterns import Pattern
 from sparsify.pruning import FEEDS
+from tests import cluster as tasks
 from tests.running import set_constant
 
 INNER = 256  # columns: two slices that are solved on their own
@@ -51,3 +60,22 @@ def drifts(model: ir.Model, progress=lambda *_: None) -> list[tuple[float, ...]]
             model, linear_layers(model), model.meta[FEEDS], goals, memory=2**24, threads=1, progress=progress
         )
     return [one.curve.drifts for one in found]
+
+
+def with_the_first_killed(url: str, folder: Path) -> tuple[list[tuple[int, int]], list[int]]:
+    """Squares of 0 to 3, by `noted` in `folder`, with the processes that made them; and the one that was killed."""
+    killed: list[int] = []
+
+    def kill_the_first_to_start() -> None:
+        while not (notes := [n for n in folder.iterdir() if n.suffix != ".part"]):
+            time.sleep(0.02)
+        killed.append(int(notes[0].read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first_to_start, daemon=True)
+    killer.start()
+    work = partial(tasks.noted, folder=str(folder), asking=os.getpid())
+    with called_in(url):
+        found = [*parallel.in_order(work, range(4), 4)]
+    killer.join(1)
+    return found, killed

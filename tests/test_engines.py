@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from sparsify.runtime import batches
 from sparsify.runtime.stages import Step
 from tests import cluster as tasks
 from tests.cluster import Cluster
-from tests.spread import calibrated, drifts, pruned
+from tests.spread import calibrated, drifts, pruned, with_the_first_killed
 
 pytest.importorskip("distributed")
 
@@ -150,20 +149,7 @@ def test_sensitivities_are_the_same_also_when_a_worker_is_killed(model, cluster,
 
 
 def test_a_worker_killed_in_the_middle_of_a_task_costs_that_task_alone(cluster, tmp_path):
-    killed: list[int] = []
-
-    def kill_the_first_to_start() -> None:
-        while not (notes := [n for n in tmp_path.iterdir() if n.suffix != ".part"]):
-            time.sleep(0.02)
-        killed.append(int(notes[0].read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_first_to_start, daemon=True)
-    killer.start()
-    work = partial(tasks.noted, folder=str(tmp_path), asking=os.getpid())
-    with called_in(cluster.url):
-        found = [*parallel.in_order(work, range(4), 4)]
-    killer.join(1)
+    found, killed = with_the_first_killed(cluster.url, tmp_path)
     assert [square for square, _ in found] == [0, 1, 4, 9]
     assert killed
     # The worker that is left did all, also what the other had begun: five notes of four items.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,7 @@ from sparsify.engines import called_in
 from sparsify.runtime import batches
 from tests import cluster as tasks
 from tests.cluster import ROOT
-from tests.spread import calibrated, drifts, pruned
+from tests.spread import calibrated, drifts, pruned, with_the_first_killed
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow  # a cluster takes half a minute to come up
@@ -83,20 +80,7 @@ def test_pruning_and_sensitivities_are_the_same(model: ir.Model, url: str) -> No
 
 
 def test_what_a_killed_worker_had_begun_is_done_again(url: str, tmp_path: Path) -> None:
-    killed: list[int] = []
-
-    def kill_the_first_to_start() -> None:
-        while not (notes := [n for n in tmp_path.iterdir() if n.suffix != ".part"]):
-            time.sleep(0.02)
-        killed.append(int(notes[0].read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_first_to_start, daemon=True)
-    killer.start()
-    work = partial(tasks.noted, folder=str(tmp_path), asking=os.getpid())
-    with called_in(url):
-        found = [*parallel.in_order(work, range(4), 4)]
-    killer.join(1)
+    found, killed = with_the_first_killed(url, tmp_path)
     assert [square for square, _ in found] == [0, 1, 4, 9]
     assert killed
     assert killed[0] not in {pid for _, pid in found}
