@@ -29,6 +29,9 @@ MUTANTS = [
     ("bf16_permute_avx512.cc", "_mm512_set1_epi16(0x7F80)", "_mm512_set1_epi16(0x7F00)"),
     ("quantize_avx512.h", "0, 4, 8, 12, 1, 5", "0, 4, 8, 12, 5, 1"),
     ("quantize_avx512.h", "_mm512_reduce_min_ps", "_mm512_reduce_max_ps"),
+    ("quantize_avx512.h", "_mm512_shuffle_f32x4(half, half, 0xB1)", "_mm512_shuffle_f32x4(half, half, 0x4E)"),
+    ("plain_steps.cc", "rows[j * stride + c]", "rows[c]"),
+    ("vector_avx512.h", "_mm512_cvtepi8_epi32", "_mm512_cvtepu8_epi32"),
     ("vector_avx512.h", "_mm512_mullo_epi32(a, b)", "_mm512_add_epi32(a, b)"),
     ("vector_avx512.h", "_mm512_fmadd_ps(a, b, c)", "_mm512_fmadd_ps(a, b, a)"),
 ]
