@@ -49,7 +49,7 @@ class Quantized:
 
     @classmethod
     def of(cls, kernel: str, x: npt.NDArray[np.float32]) -> Quantized:
-        """X float32 [M, K] quantised by `kernel`, on the calling thread.
+        """X float32 [M, K], K >= 1, quantised by `kernel`, on the calling thread.
 
         Raises:
             ValueError: this CPU has no such kernel.
@@ -115,17 +115,20 @@ class Product:
         """X float32 [M, K] -> Y float32 [M, N], plus the residual float32 [M, N], on the calling thread.
 
         Raises:
-            ValueError: a residual of another shape; rows that are quantised for a kernel of another format than int8.
+            ValueError: X or a residual of another shape; quantised rows for a kernel of another format than int8.
         """
-        rows = len(x.q if isinstance(x, Quantized) else x)
+        given = x.q if isinstance(x, Quantized) else x
+        if given.shape[1:] != self.shape[:1]:
+            raise ValueError(f"X has shape {list(given.shape)}, W {list(self.shape)}")
+        rows = len(given)
         y = np.empty((rows, self.shape[1]), np.float32)
         if residual is not None:
             residual = np.ascontiguousarray(residual, np.float32)
             if residual.shape != y.shape:
                 raise ValueError(f"the residual has shape {list(residual.shape)}, the product {list(y.shape)}")
         if isinstance(x, Quantized):
-            given = (_pointer(x.q), _pointer(x.scale), _pointer(x.zero_point))
-            if not self._library.sparsify_run_quantized(self._handle, *given, rows, _pointer(residual), _pointer(y)):
+            inputs = (_pointer(x.q), _pointer(x.scale), _pointer(x.zero_point))
+            if not self._library.sparsify_run_quantized(self._handle, *inputs, rows, _pointer(residual), _pointer(y)):
                 raise ValueError("only int8 kernels read quantised rows")
             return y
         x = np.ascontiguousarray(x, np.float32)

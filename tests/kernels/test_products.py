@@ -236,6 +236,15 @@ def test_a_residual_of_another_shape_is_refused() -> None:
         packed.run(np.zeros((4, 2), np.float32), np.zeros((1, 3), np.float32))
 
 
+def test_rows_of_another_length_are_refused() -> None:
+    weight = encode(np.ones((2, 3), np.int8))
+    rows = Quantized(np.zeros((4, 1), np.uint8), np.ones(4, np.float32), np.zeros(4, np.uint8))
+    with Product("int8_scalar", weight, np.zeros(3, np.float32), np.ones(3, np.float32)) as packed:
+        for x in (np.zeros((4, 1), np.float32), rows):
+            with pytest.raises(ValueError, match=r"X has shape \[4, 1\], W \[2, 3\]"):
+                packed.run(x)
+
+
 # All magnitudes of float32 and both ends of every range that the activations treat in their own way.
 ARGUMENTS = np.concatenate(
     [
