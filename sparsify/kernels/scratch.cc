@@ -6,14 +6,21 @@
 #endif
 
 namespace sparsify {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;  // bytes
+// Bytes that hold a huge page wherever they start: less is not worth a request, nor a mapping of its own.
+constexpr int64_t kLarge = 2 * kHugePage;
+
+}  // namespace
 
 void prefer_huge_pages(void* memory, int64_t bytes, bool is_in_use) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1; older ones refuse it
-  constexpr int64_t kHuge = 1 << 21;  // bytes
-  if (bytes < 2 * kHuge) return;
+  if (bytes < kLarge) return;
   const auto start = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge, last = (start + static_cast<uintptr_t>(bytes)) / kHuge * kHuge;
+  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (start + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
   if (is_in_use) madvise(reinterpret_cast<void*>(first), last - first, kCollapse);
 #else
@@ -21,15 +28,9 @@ void prefer_huge_pages(void* memory, int64_t bytes, bool is_in_use) {
 #endif
 }
 
-namespace {
-
-constexpr int64_t kMapped = 4 << 20;  // bytes from which on memory is mapped: as many as get pages of 2 MB
-
-}  // namespace
-
 void* take(int64_t bytes) {
 #if defined(__linux__)
-  if (bytes >= kMapped) {
+  if (bytes >= kLarge) {
     void* p = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     prefer_huge_pages(p, bytes);
@@ -41,7 +42,7 @@ void* take(int64_t bytes) {
 
 void give_back(void* memory, int64_t bytes) {
 #if defined(__linux__)
-  if (bytes >= kMapped) {
+  if (bytes >= kLarge) {
     munmap(memory, static_cast<size_t>(bytes));
     return;
   }
