@@ -79,8 +79,9 @@ SPARSIFY_EXPORT const char* sparsify_kernels() {
   return lines.c_str();
 }
 
-// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns, 3 rows; gap_bytes: 1, 2 or 4; activation: place
-// in enum Activation; scale: null where weights are float. Kernels of columns and rows read the values for as long as they live. Null on failure, with the reason in error [error_size].
+// Packs W for the kernel of that name. encoding: 0 bitmask, 1 delta, 2 columns, 3 rows; gap_bytes: 1, 2 or 4;
+// activation: place in enum Activation; bias [N]; scale [N], or null where weights are float. Kernels of columns and rows
+// read the values for as long as they live. Null on failure, with the reason in error [error_size].
 SPARSIFY_EXPORT Product* sparsify_pack(const char* kernel, int encoding, int64_t k, int64_t n, const uint8_t* high,
                                        int64_t high_count, const void* positions, int64_t position_count, int gap_bytes,
                                        const void* values, int64_t count, const float* scale, const float* bias,
@@ -139,7 +140,7 @@ SPARSIFY_EXPORT bool sparsify_run_quantized(const Product* product, const uint8_
   return true;
 }
 
-// q, scale and zero_point of x [rows, K] by the kernel of that name; false where there is none that this CPU can run.
+// q, scale and zero_point of x [rows, K], K >= 1, by the kernel of that name; false where this CPU can run none.
 SPARSIFY_EXPORT bool sparsify_quantize(const char* kernel, const float* x, int64_t rows, int64_t k, uint8_t* q,
                                        float* scale, uint8_t* zero_point) {
   const sparsify::KernelInfo* info = sparsify::find(kernel);

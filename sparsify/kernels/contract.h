@@ -131,6 +131,7 @@ using Bf16Factory = std::unique_ptr<Product> (*)(const Weights<uint16_t>&, Epilo
 using ColumnsFactory = std::unique_ptr<Product> (*)(ColumnsWeights);
 using RowsFactory = std::unique_ptr<Product> (*)(RowsWeights);
 // x [rows, K] -> q [rows, K], scale [rows], zero_point [rows]: what every int8 kernel makes of x before it multiplies.
+// K >= 1; any alignment, and no output overlaps another or x.
 using Quantize = void (*)(const float* x, int64_t rows, int64_t k, uint8_t* q, float* scale, uint8_t* zero_point,
                           const Pool& pool);
 

@@ -48,9 +48,10 @@ class Panel final : public std::conditional_t<kInteger, Int8Product, Product> {
     run_panels(x, rows, residual, y, pool);
   }
 
-  // kInteger only: there it overrides.
+  // There it overrides; of float panels nobody calls it.
   void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const {
-    if constexpr (kInteger) run_panels(x, rows, residual, y, pool);
+    static_assert(kInteger);
+    run_panels(x, rows, residual, y, pool);
   }
 
   int64_t bytes() const override { return weights_.size(); }

@@ -12,16 +12,19 @@
 namespace sparsify {
 
 struct PlainLayout {
-  int64_t columns;      // of a group
-  int64_t block;        // inputs
-  int64_t block_cost;   // of the plain steps of a block
-  int64_t step_cost;    // of a permute step of a block
-  int64_t slide_cost;   // of the cheapest step that slides
+  int64_t columns;     // of a group
+  int64_t block;       // inputs, at most 64
+  int64_t block_cost;  // of the plain steps of a block, in the unit of the layout, as the others
+  int64_t step_cost;   // of a permute step of a block
+  int64_t slide_cost;  // of the cheapest step that slides
 };
 
-// T: the bits of a weight. Fills data [groups, blocks, block / S, columns, S], S = 4 weights of int8 or 2 of bfloat16, with zeros behind the last
-// input and column; and with uint8_t, which is int8, `sums` [groups * columns] of the columns. False, with neither to be used, where
-// packing from columns would choose another step anywhere.
+// T: the bits of a weight. Fills data [groups, blocks, block / S, columns, S], S = 4 weights of int8 or 2 of bfloat16, with
+// zeros behind the last input and column; and with uint8_t, which is int8, `sums` [groups * columns] of the columns.
+// False, with neither to be used, where packing from columns would choose another step anywhere.
+//
+// Requires: Weights::nearly_dense gave `in`, so that bits and values match and K is at most kMostInColumn; block <= 64,
+// so that uint8_t counts and int16_t sums of a block's weights (within 64 * 128) suffice.
 template <class T>
 bool pack_plain(const Encoded& in, const PlainLayout& layout, Numbers<T>* data, int32_t* sums);
 

@@ -23,7 +23,8 @@ struct RowRange {
   float poison;     // 0, or NaN when x holds a NaN or an infinity
 };
 
-// Rows of a task that quantises: some 4 us, so that every thread gets some; a multiple of the 4 that AVX-512 takes at once.
+// Rows of a task that quantises: 16 K inputs, some 4 us, so that every thread gets some; a multiple of the 4 that AVX-512
+// takes at once.
 inline int64_t rows_of_task(int64_t k) { return std::max<int64_t>(4, (16 << 10) / k / 4 * 4); }
 
 struct RowScale {
@@ -73,7 +74,8 @@ inline QuantizedRows in_place(const Quantized& x, int64_t rows, int64_t k) {
   return {x.q, x.scale, zero_point, k};
 }
 
-// Row m of given rows. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same q - z.
+// Row m of given rows. kSigned: q - 128 and z - 128, for dot products of signed bytes; (q - 128) - (z - 128) is the same
+// q - z.
 template <bool kSigned>
 inline void take_row(const Quantized& x, int64_t m, int64_t k, const QuantizedRoom& out) {
   uint8_t* q = out.q + m * out.stride;

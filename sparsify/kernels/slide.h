@@ -9,7 +9,7 @@
 //   32 columns, blocks of 64     1.30   1.48   1.68   2.05
 //   32 columns, windows of 64    1.08   1.15   1.23   1.47
 //   8 columns, blocks of 16      1.53   1.85   2.30   2.83
-//   8 columns, windows of 16     1.14   1.36   1.65   2.58
+//   8 columns, windows of 16     1.12   1.32   1.58   2.48
 //
 // Starting a window as early as possible and taking as much as fits is best: what is not taken may only be taken later.
 #pragma once
