@@ -72,7 +72,7 @@ Bf16Stream::Bf16Stream(const Weights<uint16_t>& w, const std::vector<float>& giv
       bias(aligned<float>(pairs * kPair)) {
   std::fill(bias.get(), bias.get() + pairs * kPair, 0.0f);
   std::copy(given_bias.begin(), given_bias.end(), bias.get());
-  if (w.mostly_there() != nullptr && add_dense(*w.mostly_there())) return;
+  if (w.nearly_dense() != nullptr && add_dense(*w.nearly_dense())) return;
   data.clear();
   for (int64_t pair = 0; pair < pairs; ++pair) {
     add_pair(w.columns(), pair);

@@ -300,7 +300,7 @@ Int8Stream pack_int8(const Weights<int8_t>& w, const Epilogue& epilogue, const I
   out.groups = (out.n + layout.columns - 1) / layout.columns;
   out.scale = padded(epilogue.scale, out.groups * layout.columns);
   out.bias = padded(epilogue.bias, out.groups * layout.columns);
-  if (w.mostly_there() != nullptr && pack_dense(*w.mostly_there(), &out)) return out;
+  if (w.nearly_dense() != nullptr && pack_dense(*w.nearly_dense(), &out)) return out;
   out.column_sum = padded(column_sums(w.columns()), out.groups * layout.columns);
   out.bytes.clear();
   pack_groups(w.columns(), &out);

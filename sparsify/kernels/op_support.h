@@ -117,7 +117,7 @@ inline void* output(OrtKernelContext* context, size_t index, const Dimensions& d
 }
 
 // All inputs and outputs are required, and lie where the default allocator puts them.
-inline void set_usual(OrtCustomOp* ort) {
+inline void set_defaults(OrtCustomOp* ort) {
   ort->version = ort::kOpVersion;
   ort->GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
   ort->GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };   // required

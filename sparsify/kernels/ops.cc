@@ -107,7 +107,7 @@ std::unique_ptr<P> pack(const Encoded& encoded, Epilogue epilogue,
     let_go(encoded.positions, encoded.position_bytes());
     let_go(encoded.values, encoded.count * static_cast<int64_t>(sizeof(T)));
   };
-  if (w.mostly_there() == nullptr) let_go_of_all();  // columns are a copy
+  if (w.nearly_dense() == nullptr) let_go_of_all();  // columns are a copy
   std::unique_ptr<P> product = make(w, std::move(epilogue));
   let_go_of_all();
   return product;
@@ -249,7 +249,7 @@ Operator make_operator(Format format, Encoding encoding, Activation activation, 
   op.activation = activation;
   op.residual = residual;
   op.quantized = quantized;
-  set_usual(&op.ort);
+  set_defaults(&op.ort);
   op.ort.GetName = [](const OrtCustomOp* o) { return of(o).name.c_str(); };
   op.ort.GetInputType = input_type;
   op.ort.GetInputTypeCount = [](const OrtCustomOp* o) { return of(o).input_count(); };

@@ -26,7 +26,7 @@ void quantize(Quantize kernel, OrtKernelContext* context) {
 
 OrtCustomOp make_op() {
   OrtCustomOp op{};
-  set_usual(&op);
+  set_defaults(&op);
   op.GetName = [](const OrtCustomOp*) { return "DynamicQuantizeRows"; };
   op.GetInputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   op.GetInputType = [](const OrtCustomOp*, size_t) { return static_cast<int>(ort::kFloat); };

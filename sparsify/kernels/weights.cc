@@ -10,7 +10,8 @@ namespace {
 
 constexpr int64_t kFewestRows = 64;  // below, nothing is gained
 
-bool is_mostly_there(const Encoded& in) {
+// K within kMostInColumn: then no column can hold more than an accumulator of int32 sums, see decode().
+bool is_nearly_dense(const Encoded& in) {
   return in.encoding == Encoding::kBitmask && in.k >= kFewestRows && in.k <= kMostInColumn &&
          in.count >= in.k * in.n / 4 * 3;
 }
@@ -24,9 +25,10 @@ bool is_matrix(const Encoded& in) {
   return bits == in.count && mask.ends(in.k * in.n);
 }
 
-// Deals values to the places whose bits are set, zeros to the rest of `count` <= 64; returns the value after the last.
+// Values to the places whose bits are set, zeros to the rest of `count` <= 64; returns the value after the last. No bit
+// from `count` on is set.
 template <class T>
-const T* spread(uint64_t bits, int64_t count, const T* value, T* out) {
+const T* expand(uint64_t bits, int64_t count, const T* value, T* out) {
   for (int64_t at = 0; at < count; at += 8, bits >>= 8) {
     const int64_t here = std::min<int64_t>(count - at, 8);
     if ((bits & 255) == 255) {  // 8 bits, so there are 8 places
@@ -47,7 +49,7 @@ std::string Weights<T>::read(const Encoded& in) {
   n_ = in.n;
   in_ = {};
   if (std::string wrong = wrong_size(in); !wrong.empty()) return wrong;
-  if (sizeof(T) > 2 || !is_mostly_there(in)) return decode(in, &columns_);
+  if (sizeof(T) > 2 || !is_nearly_dense(in)) return decode(in, &columns_);
   if (!is_matrix(in)) return kNoMatrix;
   in_ = in;
   return "";
@@ -55,7 +57,7 @@ std::string Weights<T>::read(const Encoded& in) {
 
 template <class T>
 const Csc<T>& Weights<T>::columns() const {
-  if (mostly_there() != nullptr) decode(in_, &columns_);  // all that could be wrong was looked for
+  if (nearly_dense() != nullptr) decode(in_, &columns_);  // read() has looked for all that could be wrong
   in_ = {};
   return columns_;
 }
@@ -65,7 +67,7 @@ void DenseRows<T>::next(int64_t rows, int64_t stride, T* out) {
   const Mask mask(in_);
   for (const int64_t end = row_ + rows; row_ < end; ++row_, out += stride) {
     for (int64_t c = 0; c < in_.n; c += Mask::kWord) {
-      value_ = spread(mask.word(row_, c), std::min(Mask::kWord, in_.n - c), value_, out + c);
+      value_ = expand(mask.word(row_, c), std::min(Mask::kWord, in_.n - c), value_, out + c);
     }
   }
 }

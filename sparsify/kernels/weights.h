@@ -24,13 +24,13 @@ class Weights {
   int64_t n() const { return n_; }
 
   // Zeros that the file gives as values count while nobody has asked for columns.
-  int64_t nnz() const { return mostly_there() == nullptr ? columns_.nnz() : in_.count; }
+  int64_t nnz() const { return nearly_dense() == nullptr ? columns_.nnz() : in_.count; }
 
   // Not for several threads at once: the columns are made when somebody asks.
   const Csc<T>& columns() const;
 
   // The bitmask while nobody has asked for columns, if it has at least three of four weights; else null.
-  const Encoded* mostly_there() const { return in_.values == nullptr ? nullptr : &in_; }
+  const Encoded* nearly_dense() const { return in_.values == nullptr ? nullptr : &in_; }
 
  private:
   int64_t k_ = 0, n_ = 0;
@@ -42,7 +42,7 @@ class Weights {
 template <class T>
 class DenseRows {
  public:
-  // `in` was checked.
+  // `in` was checked, and must outlive this.
   explicit DenseRows(const Encoded& in) : in_(in), value_(static_cast<const T*>(in.values)) {}
 
   // The next `rows` rows to out [rows, stride]; what is behind the last column is left as it is.
