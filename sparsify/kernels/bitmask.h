@@ -9,7 +9,6 @@
 namespace sparsify {
 namespace {
 
-// The bitmask, 64 columns of a row at a time.
 class Mask {
  public:
   static constexpr int64_t kWord = 64;
@@ -23,8 +22,8 @@ class Mask {
     if (byte + 9 <= size_) {
       std::memcpy(&low, bytes_ + byte, 8);
       high = bytes_[byte + 8];
-    } else {
-      for (int64_t i = byte; i < size_; ++i) (i - byte < 8 ? low : high) |= uint64_t{bytes_[i]} << (i - byte) % 8 * 8;
+    } else {  // at most 8 bytes are left
+      for (int64_t i = byte; i < size_; ++i) low |= uint64_t{bytes_[i]} << (i - byte) * 8;
     }
     const uint64_t bits = low >> shift | high << 1 << (63 - shift);
     return left >= kWord ? bits : bits & ((uint64_t{1} << left) - 1);
