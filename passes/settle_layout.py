@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsify.activations import activation
-from sparsify.graph import add_initializer, constant, graph_of, names, node_name, sole_user, substitute
-from sparsify.pointwise import KERNEL, POINTS, TO_IMAGE, TO_ROWS, is_pointwise, transposed
+from sparsify.convolutions import CONVOLUTION, POINTS, TO_IMAGE, TO_ROWS, Window, after, before, transposed, window_of
+from sparsify.graph import add_initializer, constant, graph_of, names, node_name, substitute
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _BACK = "no form of the product gains: it is a convolution again"
@@ -21,9 +22,9 @@ class SettleLayout(Pass):
     """Makes convolutions again of products that no pass took, and drops transpositions that cancel.
 
     What:
-        Transpose, MatMul, Add, Transpose becomes Conv. Behind a product that became something else a Transpose moves
-        behind the activation that follows, so that this can become part of the operator; and a Transpose back that
-        meets the next Transpose goes with it.
+        Transpose, MatMul, Add, Transpose becomes Conv, and what was a ConvTranspose one. Behind a product that became
+        something else the way back to an image moves behind the activation that follows, so that this can become part
+        of the operator; and a Transpose back that meets the next Transpose goes with it.
     When it fires:
         On products that `conv-matmul` made of convolutions.
     When it refuses:
@@ -42,7 +43,7 @@ class SettleLayout(Pass):
 
     def rewrite(self, model: ir.Model) -> Iterator[Event]:
         taken = names(model)
-        made = [node for node in model.graph if is_pointwise(node)]
+        made = [node for node in model.graph if window_of(node) is not None]
         if not made:
             return
         events = [_convolution(node, taken) for node in made if node.op_type == "MatMul"]
@@ -52,7 +53,7 @@ class SettleLayout(Pass):
         for node in made:
             if node.op_type == "MatMul":
                 continue
-            if (image := _image(node)) is not None and (moved := _behind_activation(image)):
+            if (layout := after(node)) is not None and (moved := _behind_activation(layout)):
                 yield Change(node_name(node), f"transposed behind {moved}")
         for node in [n for n in model.graph if n.outputs and transposed(n.outputs[0], TO_ROWS) is n]:
             image = transposed(node.inputs[0], TO_IMAGE)
@@ -65,48 +66,49 @@ class SettleLayout(Pass):
             yield Change("", "two transpositions that met are gone")
 
 
-def _image(product: ir.Node) -> ir.Node | None:
-    """The Transpose back that alone reads a product, or its sum with a bias."""
-    node = sole_user(product.outputs[-1])
-    if node is not None and node.op_type == "Add":
-        node = sole_user(node.outputs[0])
-    return None if node is None else transposed(node.outputs[0], TO_IMAGE)
-
-
 def _convolution(product: ir.Node, taken: set[str]) -> Refusal:
-    name = node_name(product)
-    rows, image = transposed(product.inputs[0], TO_ROWS), _image(product)
-    weight = constant(product.inputs[1])
-    if rows is None or image is None or weight is None or sole_user(rows.outputs[0]) is not product:
+    name, was = node_name(product), product.meta[CONVOLUTION]
+    rows, image, weight = before(product), after(product), constant(product.inputs[1])
+    added = [] if image is None or image[0].op_type != "Add" else [v for v in image[0].inputs if v is not None]
+    bias = [_bias(value, was.window, f"{name}/bias", taken) for value in added if value is not product.outputs[0]]
+    if rows is None or image is None or weight is None or None in bias:
         return Refusal(name, "what surrounds the product has changed: it cannot be a convolution again")
-    old, bias = [rows, product, image], []
-    if (add := image.inputs[0].producer()) is not product:  # type: ignore[union-attr]
-        assert add is not None
-        old.insert(2, add)
-        bias = [value for value in add.inputs if value is not product.outputs[0]]
-    kernel = add_initializer(graph_of(product), weight.T[:, :, None, None], product.meta[KERNEL], taken)
-    conv = ir.node("Conv", [rows.inputs[0], kernel, *bias], {"kernel_shape": [1, 1]}, name=name)
-    conv.meta.update({key: value for key, value in product.meta.items() if key not in (KERNEL, POINTS)})
+    kernel = add_initializer(graph_of(product), was.window.kernel(weight), was.kernel, taken)
+    kind = "ConvTranspose" if was.window.transposed else "Conv"
+    conv = ir.Node("", kind, [rows[0].inputs[0], kernel, *bias], was.attributes, name=name)
+    conv.meta.update({key: value for key, value in product.meta.items() if key not in (CONVOLUTION, POINTS)})
     conv.metadata_props.update(product.metadata_props)
-    substitute(old, [conv])
+    substitute([*rows, product, *image], [conv])
     return Refusal(name, _BACK)
 
 
-def _behind_activation(image: ir.Node) -> str:
-    """Move the Transpose behind the activation that alone reads it; its name, empty if there is none."""
-    found = activation(image.outputs[0])
-    if found is None or found.nodes[-1].graph is not image.graph:
+def _bias(value: ir.Value, window: Window, stem: str, taken: set[str]) -> ir.Value | None:
+    """The bias of a convolution, of the values that its product adds; None where they differ from point to point."""
+    if not window.transposed:
+        return value
+    points = constant(value)
+    if points is None or not isinstance(value.graph, ir.Graph):
+        return None
+    first = points[: len(points) // window.stride**2]
+    alike = np.array_equal(np.tile(first, window.stride**2), points)
+    return add_initializer(value.graph, first, stem, taken) if alike else None
+
+
+def _behind_activation(layout: Sequence[ir.Node]) -> str:
+    """Move what brings the product to an image behind the activation that alone reads it; its name, else empty."""
+    moved = [node for node in layout if node.op_type != "Add"]
+    graph, rows, image = graph_of(moved[-1]), moved[0].inputs[0], moved[-1].outputs[0]
+    found = activation(image)
+    if found is None or found.nodes[-1].graph is not graph:
         return ""
-    graph, before, end = graph_of(image), image.inputs[0], found.output
-    after = ir.node("Transpose", [end], {"perm": list(TO_IMAGE)}, name=image.name)
-    after.outputs[0].name, image_name = end.name, image.outputs[0].name
-    after.outputs[0].type, after.outputs[0].shape = end.type, end.shape
-    ir.convenience.replace_all_uses_with(image.outputs[0], before)  # type: ignore[arg-type]
-    graph.insert_after(found.nodes[-1], after)
-    ir.convenience.replace_all_uses_with(end, after.outputs[0], replace_graph_outputs=True)
-    after.replace_input_with(0, end)
+    end = found.output
+    ir.convenience.replace_all_uses_with(image, rows)  # type: ignore[arg-type]
+    graph.remove(moved)
+    ir.convenience.replace_all_uses_with(end, image, replace_graph_outputs=True)
+    moved[0].replace_input_with(0, end)
+    graph.insert_after(found.nodes[-1], moved)
+    image.name, end.name = end.name, image.name
+    image.type, image.shape = end.type, end.shape
     for node in found.nodes:
         node.outputs[0].shape = None  # of the other layout now
-    end.name = image_name
-    graph.remove(image, safe=True)
     return found.name

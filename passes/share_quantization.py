@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from sparsify import ops
+from sparsify.convolutions import rows as seen
 from sparsify.graph import constant, graph_of, names, node_name, substitute
 from sparsify.lowering import named
 from sparsify.machine import machine
-from sparsify.pointwise import rows as seen
 from sparsify.rewrite import Change, Event, Pass, Refusal
 
 _DTYPES = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)

@@ -24,8 +24,8 @@ import onnx_ir as ir
 import onnxruntime
 
 from sparsify import formats, kernels, ops, runtime
+from sparsify.convolutions import Window
 from sparsify.machine import machine
-from sparsify.pointwise import TO_IMAGE, TO_ROWS
 
 CACHE_VARIABLE = "SPARSIFY_CACHE"
 _OPSET = 17
@@ -58,7 +58,7 @@ def measure(
     rows: int,
     threads: int,
     zeros: float = 0.0,
-    pointwise: bool = False,
+    window: Window | None = None,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against `operator`.
 
@@ -69,18 +69,18 @@ def measure(
         rows: of X.
         threads: of the session.
         zeros: share of the inputs that are 0 in all rows of X, for operators that skip them.
-        pointwise: whether the layer is a convolution of 1x1, and the operator stands between transpositions.
+        window: that of a convolution; the operator stands between changes of layout then.
     """
     return measure_form(
         matrix,
         arrays["bias"],
         operator.activation,
-        lambda: operator_model(matrix.shape[0], arrays, operator, pointwise=pointwise),
+        lambda: operator_model(matrix.shape[0], arrays, operator, window=window),
         operator.name,
         rows=rows,
         threads=threads,
         zeros=zeros,
-        pointwise=pointwise,
+        window=window,
     )
 
 
@@ -95,7 +95,7 @@ def measure_form(
     threads: int,
     zeros: float = 0.0,
     residual: bool = False,
-    pointwise: bool = False,
+    window: Window | None = None,
 ) -> Cost:
     """Time the layer X W + bias, with activation, against another form of it.
 
@@ -109,19 +109,20 @@ def measure_form(
         threads: of the session.
         zeros: share of the inputs that are 0 in all rows of X.
         residual: whether R [M, N] is added in the end, which both forms have as their second input.
-        pointwise: whether the layer is a convolution of 1x1; X is [1, K, 1, M] then, and Y [1, N, 1, M].
+        window: that of a convolution; X and Y are images then, as in `dense_model`.
     """
     facts = _facts(matrix, form, bool(np.any(bias)), rows, threads) | {"activation": str(activation)}
     if zeros:
         facts["zeros"] = round(zeros, 2)
     if residual:
         facts["residual"] = True
-    if pointwise:
-        facts["pointwise"] = True
+    if window is not None:
+        facts["window"] = asdict(window)
 
     def measured() -> Cost:
-        dense = dense_model(matrix, bias, activation, residual=residual, pointwise=pointwise)
-        return _time(dense, build(), rows, threads, zeros)
+        dense = dense_model(matrix, bias, activation, residual=residual, window=window)
+        images = rows if window is None or not window.transposed else window.images(rows)
+        return _time(dense, build(), images, threads, zeros)
 
     return _remembered(facts, measured)
 
@@ -167,19 +168,24 @@ def dense_model(
     activation: ops.Activation,
     *,
     residual: bool = False,
-    pointwise: bool = False,
+    window: Window | None = None,
 ) -> ir.Model:
     """X [M, K], and R [M, N] for a residual, -> Y [M, N] with standard operators; an all-zero bias is left out.
 
-    A pointwise one is a Conv, X [1, K, 1, M] -> Y [1, N, 1, M].
+    With the window of a 1x1 convolution it is a Conv, X [1, K, 1, M] -> Y [1, N, 1, M]; with another a ConvTranspose
+    of images of the window's size, as many as there are.
     """
-    x = _input(matrix.shape[0], pointwise=pointwise)
+    x = _input(matrix.shape[0], window)
     tape = ir.tape.Tape()
-    initializers = [_initializer("W", matrix.T[:, :, None, None] if pointwise else matrix)]
-    if pointwise:
-        initializers.append(_initializer("bias", bias))
-    y = tape.op("Conv" if pointwise else "MatMul", [x, *initializers])
-    if np.any(bias) and not pointwise:
+    initializers = [_initializer("W", matrix if window is None else window.kernel(matrix))]
+    if window is not None:
+        initializers.append(_initializer("bias", bias[: len(bias) // window.stride**2]))
+        steps = {"strides": [window.stride] * 2, "pads": list(window.pads)}
+        kind = "ConvTranspose" if window.transposed else "Conv"
+        y = tape.op(kind, [x, *initializers], steps if window.transposed else {})
+    else:
+        y = tape.op("MatMul", [x, *initializers])
+    if np.any(bias) and window is None:
         initializers.append(_initializer("bias", bias))
         y = tape.op("Add", [y, initializers[-1]])
     y = _activated(tape, y, activation, initializers)
@@ -190,18 +196,24 @@ def dense_model(
 
 
 def operator_model(
-    k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator, *, pointwise: bool = False
+    k: int, arrays: Mapping[str, npt.NDArray[Any]], operator: ops.Operator, *, window: Window | None = None
 ) -> ir.Model:
-    """X [M, K] -> Y [M, N] with `operator` and its functions; `pointwise` as in `dense_model`, by transpositions."""
-    x = _input(k, pointwise=pointwise)
+    """X [M, K] -> Y [M, N] with `operator` and its functions; with a `window` as in `dense_model`."""
+    x = _input(k, window)
     initializers = [_initializer(name, array) for name, array in arrays.items()]
+
+    def constant(name: str, array: npt.NDArray[Any]) -> ir.Value:
+        initializers.append(_initializer(f"{name}{len(initializers)}", array))
+        return initializers[-1]
+
+    before = [] if window is None else window.to_rows(x, "before", constant)
+    read = before[-1].outputs[0] if before else x
     tape = ir.tape.Tape()
-    read = tape.op("Transpose", [x], {"perm": list(TO_ROWS)}) if pointwise else x
     rows = tape.op_multi_out(ops.QUANTIZE, [read], num_outputs=3, domain=ops.DOMAIN) if operator.quantized else (read,)
-    y = tape.op(operator.name, [*rows, *initializers], domain=ops.DOMAIN)
-    if pointwise:
-        y = tape.op("Transpose", [y], {"perm": list(TO_IMAGE)})
-    model = _model([x], y, initializers, tape.nodes)
+    y = tape.op(operator.name, [*rows, *initializers[: len(arrays)]], domain=ops.DOMAIN)
+    channels = len(arrays["bias"]) // (1 if window is None else window.stride**2)
+    after = [] if window is None else window.to_image(y, channels, "after", constant)
+    model = _model([x], after[-1].outputs[0] if after else y, initializers, [*before, *tape.nodes, *after])
     ops.add_operator(model, operator)
     return model
 
@@ -255,8 +267,11 @@ def _model(inputs: list[ir.Value], y: ir.Value, initializers: list[ir.Value], no
     return ir.Model(graph, ir_version=ops.MIN_IR_VERSION)
 
 
-def _input(k: int, *, pointwise: bool) -> ir.Value:
-    return ir.val("X", ir.DataType.FLOAT, [1, k, 1, "M"] if pointwise else ["M", k])
+def _input(k: int, window: Window | None) -> ir.Value:
+    shape: list[int | str] = ["M", k] if window is None else [1, k, 1, "M"]
+    if window is not None and window.transposed:
+        shape = ["B", k // window.taps**2, window.height, window.width]
+    return ir.val("X", ir.DataType.FLOAT, shape)
 
 
 def _initializer(name: str, array: npt.NDArray[Any] | np.float32) -> ir.Value:

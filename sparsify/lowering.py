@@ -20,6 +20,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import formats, ops, storage
+from sparsify.convolutions import rows as seen
+from sparsify.convolutions import window_of
 from sparsify.graph import (
     HALF,
     FloatArray,
@@ -33,8 +35,6 @@ from sparsify.graph import (
     opset,
     substitute,
 )
-from sparsify.pointwise import is_pointwise
-from sparsify.pointwise import rows as seen
 from sparsify.rewrite import Change, Event, Pass, Refusal, chosen, layers, read_ahead
 from sparsify.solvers.quantize import LEVELS
 
@@ -167,9 +167,9 @@ class Lowering(Pass):
 
         rows, zeros = seen(layer.node, self.rows), float(layer.node.meta.get(ZEROS, 0.0))
         settings: dict[str, Any] = {"rows": rows, "threads": self.threads, "zeros": zeros}
-        settings["pointwise"] = is_pointwise(layer.node)
+        window = settings["window"] = window_of(layer.node)
         share = 1.0
-        if not storage.is_large(scope.model.graph):
+        if not storage.is_large(scope.model.graph) or (window is not None and window.transposed):
             found = cost.measure(matrix, arrays, encoded.operator, **settings)
         else:
             columns = min(max(_MEASURED // matrix.shape[0], 64), matrix.shape[1])

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from sparsify import cost, graph, kernels, ops
+from sparsify.convolutions import Window, window_of
+from sparsify.convolutions import rows as seen_by
 from sparsify.errors import InputError
 from sparsify.graph import Linear
 from sparsify.patterns import Pattern
-from sparsify.pointwise import is_pointwise
-from sparsify.pointwise import rows as seen_by
 from sparsify.rewrite import CHOICE, Choice
 from sparsify.solvers import magnitude
 from sparsify.tune.plan import BF16, EXACT, FUSE, INT8, LOWER, OURS, PRODUCTS, STOCK
@@ -43,7 +43,7 @@ class Kind:
         activation: that follows.
         density: share of non-zeros of the weight as it came, to two digits.
         residual: whether another tensor of the same shape is added at the end.
-        pointwise: whether it is a convolution of 1x1.
+        window: that of a convolution.
     """
 
     shape: tuple[int, int]
@@ -52,7 +52,7 @@ class Kind:
     activation: ops.Activation
     density: float = 1.0
     residual: bool = False
-    pointwise: bool = False
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def kinds(model: ir.Model, layers: Sequence[Linear], rows: int | None) -> list[K
         seen = rows or seen_by(layer.node, 128)
         weight = layer.matrix()
         density = round(float(np.count_nonzero(weight)) / max(weight.size, 1), 2)
-        found.append(Kind(layer.shape, seen, biased, activation, density, residual, is_pointwise(layer.node)))
+        found.append(Kind(layer.shape, seen, biased, activation, density, residual, window_of(layer.node)))
     return found
 
 
@@ -162,12 +162,12 @@ def _cost(weight: npt.NDArray[np.float32], kind: Kind, choice: Choice, threads: 
         matrix,
         bias,
         kind.activation,
-        lambda: form(matrix, bias, kind.activation, choice, residual=kind.residual, pointwise=kind.pointwise),
+        lambda: form(matrix, bias, kind.activation, choice, residual=kind.residual, window=kind.window),
         str(choice),
         rows=kind.rows,
         threads=threads,
         residual=kind.residual,
-        pointwise=kind.pointwise,
+        window=kind.window,
     )
 
 
@@ -178,10 +178,10 @@ def form(
     choice: Choice,
     *,
     residual: bool = False,
-    pointwise: bool = False,
+    window: Window | None = None,
 ) -> ir.Model:
     """The one-layer model X [M, K] -> Y [M, N] as the pipeline would make it; W [K, N] is pruned already."""
-    model = cost.dense_model(matrix, bias, activation, residual=residual, pointwise=pointwise)
+    model = cost.dense_model(matrix, bias, activation, residual=residual, window=window)
     for one in (*PRODUCTS, LOWER[choice.format], *FUSE):
         one(model)
     return model

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sparsify import ops
+from sparsify.convolutions import Window
 from sparsify.errors import InputError
 from sparsify.files import write_bytes
 from sparsify.rewrite import Choice
@@ -84,7 +85,7 @@ def _layer(kind: Kind, found: Costs) -> dict[str, Any]:
         "activation": kind.activation.value,
         "density": kind.density,
         "residual": kind.residual,
-        "pointwise": kind.pointwise,
+        "window": None if kind.window is None else asdict(kind.window),
         "dense_ms": found.left,
         "ms": {str(choice): ms for choice, ms in found.by_choice.items()},
     }
@@ -99,10 +100,18 @@ def _read_layer(layer: Mapping[str, Any]) -> tuple[Kind, Costs]:
         ops.Activation(layer["activation"]),
         float(layer["density"]),
         bool(layer.get("residual", False)),
-        bool(layer.get("pointwise", False)),
+        _window(layer.get("window")),
     )
     choices = {_choice(text): _time(ms) for text, ms in layer["ms"].items()}
     return kind, Costs(_time(layer["dense_ms"]), choices)
+
+
+def _window(found: Mapping[str, Any] | None) -> Window | None:
+    if found is None:
+        return None
+    top, left, bottom, right = map(int, found["pads"])
+    sizes = {name: int(found[name]) for name in ("taps", "stride", "height", "width")}
+    return Window(**sizes, pads=(top, left, bottom, right))
 
 
 def _choice(text: str) -> Choice:

@@ -166,7 +166,7 @@ def test_what_does_not_pay_is_refused_with_both_times(rng, monkeypatch):
     cost = pytest.importorskip("sparsify.cost")
     asked = {}
 
-    def measure(matrix, arrays, operator, *, rows, threads, zeros, pointwise):
+    def measure(matrix, arrays, operator, *, rows, threads, zeros, window):
         asked.update(shape=matrix.shape, rows=rows, threads=threads, inputs=list(arrays), operator=operator.name)
         return FakeCost(2.0, 1.6)
 

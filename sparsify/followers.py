@@ -1,42 +1,18 @@
-"""Convolutions of one point between two layouts: images have channels first, the rows of a product have them last."""
+"""What follows a convolution and is a number a channel, and convolutions that compute it as well."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from sparsify.graph import constant, sole_user
+from sparsify.convolutions import TO_IMAGE, TO_ROWS, transposed
+from sparsify.graph import FloatArray, add_initializer, constant, fresh_name, graph_of, node_name, sole_user, substitute
 
 Numbers = npt.NDArray[np.float64]
-
-TO_ROWS, TO_IMAGE = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations of [B, C, H, W] and back
-# Keys of the `meta` of a MatMul that was a Conv, in memory only: its kernel's name, and the points of an image that it
-# sees, where all images have as many.
-KERNEL, POINTS = "pointwise", "points"
-
-
-def is_pointwise(node: ir.Node) -> bool:
-    """Whether `node`, a product or what it became, was a convolution."""
-    return KERNEL in node.meta
-
-
-def rows(node: ir.Node, usual: int) -> int:
-    """The rows that a linear layer sees: those that were observed, else the points of one image, else `usual`.
-
-    What follows a pool over all points sees one, however many the layers before it see.
-    """
-    return int(node.meta.get("rows", node.meta.get(POINTS, usual)))
-
-
-def transposed(value: ir.Value | None, perm: tuple[int, ...]) -> ir.Node | None:
-    """The Transpose by `perm` that makes `value`, if one does."""
-    node = None if value is None else value.producer()
-    if node is None or (node.domain, node.op_type) != ("", "Transpose"):
-        return None
-    return node if tuple(node.attributes.get_ints("perm", [])) == perm else None
 
 
 @dataclass(frozen=True)
@@ -108,3 +84,50 @@ def _normalization(node: ir.Node, channels: int) -> tuple[Numbers, Numbers] | No
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gain / np.sqrt(variance + attributes.get_float("epsilon", 1e-5))
     return (scale, shift - mean * scale) if np.all(np.isfinite(scale)) else None
+
+
+def absorb(node: ir.Node, kernel: FloatArray, taken: set[str]) -> tuple[ir.Node, FloatArray]:
+    """A convolution that computes what follows `node` as well, and its kernel; those given where nothing does.
+
+    Args:
+        node: Conv with a kernel [N, ...], or ConvTranspose with a kernel [C, N, ...].
+        kernel: its constant.
+        taken: names of values.
+    """
+    axis = 1 if node.op_type == "ConvTranspose" else 0
+    bias = bias_of(node)
+    own = constant(bias)
+    if kernel.dtype != np.float32 or (bias is not None and own is None) or node.attributes.get_int("group", 1) != 1:
+        return node, kernel
+    if (more := followers(node, kernel.shape[axis])) is None:
+        return node, kernel
+    graph, name, weight = graph_of(node), node_name(node), node.inputs[1]
+    total = more.shift if own is None else more.shift + more.scale * own
+    bias = add_initializer(graph, total.astype(np.float32), f"{name}/bias", taken)
+    if np.any(more.scale != 1):
+        scale = np.expand_dims(more.scale, [a for a in range(kernel.ndim) if a != axis])
+        kernel = (kernel * scale).astype(np.float32)
+        weight = add_initializer(graph, kernel, f"{node.inputs[1].name}/scaled", taken)  # type: ignore[union-attr]
+    attributes = list(node.attributes.values())
+    conv = ir.Node("", node.op_type, [node.inputs[0], weight, bias], attributes, name=name)
+    conv.meta.update(node.meta)
+    conv.metadata_props.update(node.metadata_props)
+    new = [conv]
+    if more.last:
+        new.append(ir.node("Transpose", [conv.outputs[0]], {"perm": list(TO_ROWS)}, name=f"{name}/last"))
+    name_between(new, more.nodes[-1].outputs[0], taken)
+    substitute([node, *more.nodes], new)
+    return conv, kernel
+
+
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a convolution."""
+    return node.inputs[2] if len(node.inputs) > 2 else None
+
+
+def name_between(new: Iterable[ir.Node], output: ir.Value, taken: set[str]) -> None:
+    """Name the values between `new`, the last of which makes `output`, after that."""
+    *made, _ = new
+    for node in made:
+        node.outputs[0].name = fresh_name(taken, f"{output.name}/{node.op_type}")
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
