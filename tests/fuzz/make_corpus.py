@@ -35,6 +35,7 @@ def seeds() -> dict[str, onnx.ModelProto]:
         "s = Constant<value = int64[2] {2, 1}>() t = Reshape(k, s) y = MatMul(x, w) }",
         {"w": weight()},
     )
+    found["convolutions"] = _convolutions()
     small = mlp(sparsity=0.7)
     for tensor in small.graph.initializer:  # 64 x 96 x 32 made 6 x 8 x 4: a mutation is to hit structure, not weights
         array = onnx.numpy_helper.to_array(tensor)[tuple(slice(0, max(d // 12, 2)) for d in tensor.dims)]
@@ -44,6 +45,22 @@ def seeds() -> dict[str, onnx.ModelProto]:
         dim.dim_value = max(dim.dim_value // 12, 2)
     found["mlp"] = small
     return found
+
+
+def _convolutions() -> onnx.ModelProto:
+    """A convolution of 1x1, another with what follows it, and one that enlarges the image."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (4, 3, 1, 1), "t": (2, 4, 2, 2), "u": (2, 2, 4, 4), "b": (4,), "g": (2,), "h": (2,)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["v"] = np.array([0.5, 2], np.float32)
+    return model(
+        """g (float[B,3,3,2] x) => (float[B,2,I,J] y) {
+            c = Conv(x, w, b) r = Relu(c)
+            d = Conv<pads = [1, 1, 0, 0]>(r, t) n = BatchNormalization(d, g, h, h, v)
+            e = ConvTranspose<strides = [2, 2], pads = [1, 1, 1, 1]>(n, u, g) m = Mul(e, half) y = Sigmoid(m)
+        }""",
+        {**arrays, "half": np.array(0.5, np.float32)},
+    )
 
 
 def _sparse(flat: bool) -> onnx.ModelProto:

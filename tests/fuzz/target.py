@@ -27,13 +27,14 @@ _LEARNING = 16
 _MOST_BYTES = 2**20  # of a feed to learn from: what a model computes takes what it takes
 _DEADLINE_S = 2.0  # of a model that runs
 _EVERYTHING = (
-    "cleanup,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},fuse-epilogue,"
-    "share-quantization{measure=false}",
-    "cleanup,shrink,sparse-bf16,fuse-epilogue",
-    "cleanup,stock-int8",
+    "cleanup,conv-matmul,detect,shrink,prune{min_size=1,pattern=2:4},sparse-int8,sparse-fp32{min_sparsity=0.0},"
+    "settle-layout,fuse-epilogue,share-quantization{measure=false}",
+    "cleanup,conv-matmul,settle-layout,shrink,sparse-bf16,fuse-epilogue",
+    "cleanup,conv-matmul,stock-int8,settle-layout",
 )
 _LEARNED = (
-    "cleanup,smooth,prune{min_size=1,pattern=2:4,method=auto},sparse-int8,dynamic-sparse,fuse-epilogue,stamp",
+    "cleanup,conv-matmul,smooth,prune{min_size=1,pattern=2:4,method=auto},sparse-int8,dynamic-sparse,settle-layout,"
+    "fuse-epilogue,stamp",
     "cleanup,prune{min_size=1,sparsity=0.5,method=obs},sparse-fp32{min_sparsity=0.0},fuse-epilogue",
     "cleanup,smooth,stock-nbits",
 )
@@ -49,6 +50,9 @@ _OPERATORS = (
     "Cast",
     "Reshape",
     "Gather",
+    "Conv",
+    "ConvTranspose",
+    "BatchNormalization",
     "If",
     "Loop",
 )
