@@ -113,6 +113,8 @@ def _enlarging(node: ir.Node, kernel: FloatArray, size: Sequence[int | None]) ->
     given = attributes.get_ints("output_padding", [0]), attributes.get_ints("output_shape", [])
     if any(given[0]) or given[1] or attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return "its padding follows from the size of its result"
+    if not np.all(np.isfinite(kernel)):  # times the zeros around the image it would be a NaN
+        return "its kernel holds a NaN or an infinity"
     height, width = size
     if not height or not width:
         return "the size of its image is not known"

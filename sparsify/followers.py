@@ -102,11 +102,17 @@ def absorb(node: ir.Node, kernel: FloatArray, taken: set[str]) -> tuple[ir.Node,
     if (more := followers(node, kernel.shape[axis])) is None:
         return node, kernel
     graph, name, weight = graph_of(node), node_name(node), node.inputs[1]
-    total = more.shift if own is None else more.shift + more.scale * own
-    bias = add_initializer(graph, total.astype(np.float32), f"{name}/bias", taken)
-    if np.any(more.scale != 1):
+    with np.errstate(over="ignore"):
+        total = (more.shift if own is None else more.shift + more.scale * own).astype(np.float32)
         scale = np.expand_dims(more.scale, [a for a in range(kernel.ndim) if a != axis])
-        kernel = (kernel * scale).astype(np.float32)
+        scaled = (kernel * scale).astype(np.float32)
+    if not (
+        np.all(np.isfinite(total)) and np.all(np.isfinite(scaled))
+    ):  # what is finite one by one need not be at once
+        return node, kernel
+    bias = add_initializer(graph, total, f"{name}/bias", taken)
+    if np.any(more.scale != 1):
+        kernel = scaled
         weight = add_initializer(graph, kernel, f"{node.inputs[1].name}/scaled", taken)  # type: ignore[union-attr]
     attributes = list(node.attributes.values())
     conv = ir.Node("", node.op_type, [node.inputs[0], weight, bias], attributes, name=name)

@@ -35,6 +35,7 @@ def network(
     arrays = {"w": rng.standard_normal(kernel) / C**0.5, "u": rng.standard_normal((N, 3, 2, 2))}
     arrays |= {name: rng.standard_normal(N) for name in "bgh"}
     arrays["v"] = np.abs(arrays["b"]) + 0.5  # a variance
+    arrays["s"] = np.full(1, 3e38)
     made = f"c = ConvTranspose<{attributes}>(x, w{', b' if bias else ''}) {body}"
     used = {name: a.astype(np.float32) for name, a in arrays.items() if f" {name}," in made or f" {name})" in made}
     declared = ", ".join(f"float[{','.join(map(str, a.shape))}] {name}" for name, a in used.items())
@@ -140,6 +141,20 @@ def test_others_stay(given_: dict, reason: str) -> None:
     assert not report.changes
     (refusal,) = report.refusals
     assert reason in refusal.reason
+
+
+def test_an_infinite_kernel_stays() -> None:
+    model = network()
+    kernel = model.graph.initializers["w"].const_value.numpy().copy()
+    kernel[0, 0, 0, 0] = np.inf
+    model.graph.initializers["w"].const_value = ir.tensor(kernel, name="w")
+    assert "infinity" in ConvMatMul()(model).refusals[0].reason
+
+
+def test_what_would_overflow_is_not_made_part_of_a_convolution() -> None:
+    model = network(body="y = Mul(c, s)")
+    ConvMatMul()(model)
+    assert kinds(model)["Mul"] == 1
 
 
 def test_rows_are_those_of_the_product() -> None:
