@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from sparsify import parallel, sensitivity, storage
 from sparsify.calibration import Learner
+from sparsify.convolutions import window_of
 from sparsify.errors import UsageError
 from sparsify.graph import FloatArray, Linear, find_linear, node_name, readers
 from sparsify.machine import learning_memory
@@ -60,7 +61,7 @@ class Prune(Pass):
     When it refuses:
         The weight is smaller, already as sparse, holds a NaN or an infinity, is an output of the model, is read
         by something that is no linear layer (an embedding, say), or is shared by layers that use it in both
-        orientations under N:M.
+        orientations under N:M. `auto` leaves what was a convolution where no data reaches it.
     Mathematics:
         With the second moment H = sum x x^T of a layer's inputs, W' minimises tr((W' - W)^T H (W' - W)), what the
         change does to the outputs: by ADMM over masks and weights and a least-squares refit (`admm`,
@@ -275,6 +276,9 @@ class Prune(Pass):
         """Prune the weight of `layer` to `goal`; `factors` are those of the statistics seen so far."""
         if statistics is None and self.method not in ("auto", "magnitude"):
             return f"`{self.method}` needs data that reaches the layer, and none did"
+        if statistics is None and self.method == "auto" and window_of(layer.node) is not None:
+            # Those of compact networks do not survive it: a text detector came to a cosine of .09.
+            return "convolutions are not pruned by magnitude, and no data reached it"
         weight = layer.matrix()
         facts = {"sparsity_before": 1 - np.count_nonzero(weight) / weight.size, "pattern": str(goal[0])}
         if statistics is None:

@@ -132,9 +132,9 @@ def _speedup(row: dict[str, Any]) -> float | None:
 
 
 def _linear(base: ir.Model) -> list[graph.Linear]:
-    """The linear layers that levels see, convolutions of 1x1 among them."""
+    """The linear layers that levels see, convolutions of 1x1 and transposed ones among them."""
     model = modelio.load(base)
-    Pipeline(parse("conv-matmul")).run(model)
+    Pipeline(parse("cleanup,conv-matmul")).run(model)
     return graph.linear_layers(model)
 
 

@@ -68,13 +68,7 @@ def level(number: int, target: str = Target.PORTABLE, *, calibrated: bool = Fals
     if number not in range(len(texts)):
         raise UsageError(f"there is no level {number}", where="-O", hint=f"-O0 to -O{len(texts) - 1}")
     found = with_settings(parse(texts[number]), **settings)
-    if calibrated:
-        return found
-    left_out = {_SMOOTH}
-    if any(one.name == "prune" for one in found):
-        # Convolutions of compact networks do not survive pruning by magnitude: a text detector came to a cosine of .09.
-        left_out.add("conv-matmul")
-    return tuple(one for one in found if one.name not in left_out)
+    return found if calibrated else tuple(one for one in found if one.name != _SMOOTH)
 
 
 def check_target(target: str) -> None:

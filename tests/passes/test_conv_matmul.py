@@ -207,9 +207,18 @@ def test_pruning_that_nothing_came_of_is_taken_back_before_the_convolution_is() 
     result = sparsify.optimize(
         whole,
         [feed() for _ in range(8)],
-        passes="conv-matmul,prune{sparsity=0.5,min_size=1},sparse-fp32{min_speedup=1000},settle-layout",
+        passes="conv-matmul,prune{sparsity=0.5,min_size=1,method=magnitude},sparse-fp32{min_speedup=1000},settle-layout",
     )
     assert not result.changed
     table = {row["name"]: row for row in result.report["nodes"]}
     assert all(row["decision"] == "left" for row in table.values())
     assert any("taken back" in row["reason"] for row in table.values())
+
+
+@pytest.mark.parametrize(("method", "pruned"), [("auto", 0), ("magnitude", 2)])
+def test_without_data_convolutions_are_only_pruned_where_that_is_asked_for(method: str, pruned: int) -> None:
+    model = network(PAIR)
+    prune = f"prune{{min_size=1,sparsity=0.5,pattern=unstructured,method={method}}}"
+    report = Pipeline(parse(f"conv-matmul,{prune},sparse-int8,settle-layout")).run(model)
+    assert len(next(step.changes for step in report.steps if step.name == "prune")) == pruned
+    assert {"SparseMatMulInt8", "SparseMatMulInt8Delta"} & kinds(model).keys()

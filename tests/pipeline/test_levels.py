@@ -22,8 +22,7 @@ def names(number: int, target: str) -> set[str]:
 @pytest.mark.parametrize("number", range(4))
 def test_with_data_inputs_are_smoothed_before_int8_unless_weights_are_pruned(number: int, target: str) -> None:
     found = [one.name for one in level(number, target, calibrated=True)]
-    learns = {"smooth", "conv-matmul"} if "prune" in found else {"smooth"}
-    assert [name for name in found if name not in learns] == [one.name for one in level(number, target)]
+    assert [name for name in found if name != "smooth"] == [one.name for one in level(number, target)]
     int8 = next((name for name in found if name.endswith("int8")), None)
     assert ("smooth" in found) == (int8 is not None and "prune" not in found)
     if "smooth" in found:
