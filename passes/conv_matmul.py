@@ -58,15 +58,16 @@ class ConvMatMul(Pass):
         taken, found = names(model), [n for n in model.graph if n.domain == "" and n.op_type in _KINDS]
         known = numbers(model) if found else {}
         for node in found:
-            kernel = constant(node.inputs[1])
-            if kernel is None or kernel.ndim != 4:
+            kernel = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+            if kernel is None or kernel.ndim != 4 or (image := node.inputs[0]) is None:
                 continue
             before, (node, kernel) = node, absorb(node, kernel, taken)
             if node is not before:
                 yield Change("", f"`{node_name(node)}` computes what followed it")
             if node.op_type == "Conv" and kernel.shape[2:] != (1, 1):
                 continue
-            size = known.get(str(node.inputs[0].name), (None,) * 4)[2:]  # type: ignore[union-attr]
+            shape = known.get(str(image.name), ())
+            size = shape[2:] if len(shape) == 4 else (None, None)
             window = _obstacle(node, kernel, opset(model)) or _window(node, kernel, size)
             if isinstance(window, str):
                 yield Refusal(node_name(node), window)
