@@ -122,7 +122,7 @@ SUBJECTS = {
         "ViT-S/14 saliency, one picture",
         partial(fetch, "vit-saliency"),
         lambda: _pictures(photos.CALIBRATION, 24),
-        lambda: _pictures(photos.JUDGED),
+        lambda: _pictures(photos.JUDGED, 18),
         {"map_iou>=0.98": 1.7},
         metrics=("benchmarks.choice_subjects:map_iou",),
     ),
