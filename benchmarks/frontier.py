@@ -31,12 +31,21 @@ from sparsify.rewrite import Choice
 from sparsify.tune import knapsack
 
 SUBJECT = "minilm"
-LIMITS = (0.0005, 0.001, 0.003, 0.006, 0.01, 0.03, 0.08)  # of summed drifts; the two models of the search are further points
+LIMITS = (
+    0.0005,
+    0.001,
+    0.003,
+    0.006,
+    0.01,
+    0.03,
+    0.08,
+)  # of summed drifts; the two models of the search are further points
 ITSELF = "onnxruntime fp32"
 _BLOCK = 32  # weights that share a scale: what MatMulNBits' quantiser recommends
 _INT8_SUMS = 4  # accuracy_level: activations as int8, the fastest
 _PRUNED = ("magnitude", "sparsegpt")  # by onnxsim; its Wanda gives what its magnitude gives
 _SHARE = 0.5  # of zeros
+_MARKERS = "sD^vPX"  # of those whom we are compared with
 
 
 def main() -> int:
@@ -162,16 +171,16 @@ def draw(rows: dict[str, dict[str, Any]], title: str, to: Path) -> None:
         return
     figure = Figure(figsize=(6.4, 4))
     axes = figure.subplots()
-    for ours, label in ((True, "sparsify"), (False, "others")):
-        points = sorted((1 - r["cosine"], r["speedup"]) for r in rows.values() if r["ours"] == ours)
-        axes.plot(*zip(*points, strict=True), marker="o", linestyle="-" if ours else "", label=label)
-    for name, row in rows.items():
-        if not row["ours"]:
-            axes.annotate(name.replace(" + ", "\n+ "), (1 - row["cosine"], row["speedup"]), fontsize=6)
+    points = sorted((1 - row["cosine"], row["speedup"]) for row in rows.values() if row["ours"])
+    axes.plot(*zip(*points, strict=True), marker="o", label="sparsify")
+    others = [(name, row) for name, row in rows.items() if not row["ours"]]
+    for (name, row), marker in zip(others, _MARKERS, strict=True):
+        label = name.replace(" + ", "\n+ ")
+        axes.plot(1 - row["cosine"], row["speedup"], marker=marker, linestyle="", label=label)
     axes.set_xscale("symlog", linthresh=1e-4)
     axes.set(xlabel="1 - cosine to the answers of fp32", ylabel="times faster than fp32", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(to, bbox_inches="tight", metadata={"Date": None})
 
 
