@@ -22,6 +22,8 @@ from sparsify.graph import Linear
 from sparsify.rewrite import Choice
 from sparsify.tune import candidates, options, trials
 from sparsify.tune.candidates import Costs, Kind
+from sparsify.tune.search import choose
+from sparsify.tune.trials import Trial
 from tests import small
 
 FASTER = {
@@ -280,3 +282,20 @@ def test_a_plan_is_carried_out_as_it_was_chosen() -> None:
     values = next(v.const_value.numpy() for v in node.inputs if v.const_value is not None and v.name.endswith("values"))
     assert np.count_nonzero(values) <= small.INPUTS * small.HIDDEN // 4
     assert [n.op_type for n in model.graph if n.domain == ""] == ["Gemm"]
+
+
+@pytest.mark.parametrize(
+    ("saved", "goal", "chosen"),
+    [
+        ((10.0, 10.05, 12.0), "latency", 0),  # the last broke the budget, the first two take the same time
+        ((10.0, 10.05, 12.0), "size", 1),
+        ((10.0, 10.2, 12.0), "latency", 1),
+    ],
+)
+def test_of_plans_that_take_the_same_time_the_one_that_drifts_less_is_chosen(
+    saved: tuple[float, ...], goal: str, chosen: int
+) -> None:
+    usages = (0.5, 0.9, 1.1)
+    made = tuple(Trial(1.0, {}, s, u, u < 1, (), ()) for s, u in zip(saved, usages, strict=True))
+    assert choose(made, goal) is made[chosen]
+    assert choose(made[2:], goal) is None
