@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -128,24 +127,22 @@ def _enlarging(node: ir.Node, kernel: FloatArray, size: Sequence[int | None]) ->
 def _replace(node: ir.Node, window: Window, kernel: FloatArray, taken: set[str]) -> None:
     name, bias = node_name(node), bias_of(node)
     stem = str(node.inputs[1].name) if node.inputs[1] is not None else name
-    initializer = partial(_initializer, graph_of(node), taken)
-    weight = window.matrix(kernel)
-    matrix = initializer(f"{stem}/matrix", weight)
-    new = window.to_rows(node.inputs[0], name, lambda what, a: initializer(f"{name}/{what}", a))  # type: ignore[arg-type]
+    graph, weight = graph_of(node), window.matrix(kernel)
+
+    def initializer(what: str, array: npt.NDArray[Any]) -> ir.Value:
+        return add_initializer(graph, array, f"{name}/{what}", taken)
+
+    new = window.to_rows(node.inputs[0], name, initializer)  # type: ignore[arg-type]
+    matrix = add_initializer(graph, weight, f"{stem}/matrix", taken)
     new.append(ir.node("MatMul", [new[-1].outputs[0], matrix], name=name))
     was = Convolution(stem, window, tuple(node.attributes.values()))
     new[-1].meta.update({**node.meta, CONVOLUTION: was})
     new[-1].metadata_props.update(node.metadata_props)
     if bias is not None:
         if window.transposed:  # it goes to each of the points that a row makes
-            each = np.tile(constant(bias), window.stride**2)  # type: ignore[arg-type]
-            bias = initializer(f"{bias.name}/points", each)
+            bias = initializer("bias", np.tile(constant(bias), window.stride**2))  # type: ignore[arg-type]
         new.append(ir.node("Add", [new[-1].outputs[0], bias], name=f"{name}/bias"))
     channels = weight.shape[1] // window.stride**2
-    new += window.to_image(new[-1].outputs[0], channels, name, lambda what, a: initializer(f"{name}/{what}", a))
+    new += window.to_image(new[-1].outputs[0], channels, name, initializer)
     name_between(new, node.outputs[0], taken)
     substitute([node], new)
-
-
-def _initializer(graph: ir.Graph, taken: set[str], stem: str, array: npt.NDArray[Any]) -> ir.Value:
-    return add_initializer(graph, array, stem, taken)

@@ -94,10 +94,12 @@ def absorb(node: ir.Node, kernel: FloatArray, taken: set[str]) -> tuple[ir.Node,
         kernel: its constant.
         taken: names of values.
     """
-    axis = 1 if node.op_type == "ConvTranspose" else 0
-    bias = bias_of(node)
+    enlarges = node.op_type == "ConvTranspose"
+    axis, bias = int(enlarges), bias_of(node)
     own = constant(bias)
-    if kernel.dtype != np.float32 or (bias is not None and own is None) or node.attributes.get_int("group", 1) != 1:
+    if kernel.dtype != np.float32 or (bias is not None and own is None):
+        return node, kernel
+    if enlarges and node.attributes.get_int("group", 1) != 1:  # its kernel does not have all channels along one axis
         return node, kernel
     if (more := followers(node, kernel.shape[axis])) is None:
         return node, kernel
@@ -106,9 +108,8 @@ def absorb(node: ir.Node, kernel: FloatArray, taken: set[str]) -> tuple[ir.Node,
         total = (more.shift if own is None else more.shift + more.scale * own).astype(np.float32)
         scale = np.expand_dims(more.scale, [a for a in range(kernel.ndim) if a != axis])
         scaled = (kernel * scale).astype(np.float32)
-    if not (
-        np.all(np.isfinite(total)) and np.all(np.isfinite(scaled))
-    ):  # what is finite one by one need not be at once
+    # What is finite one after the other need not be at once.
+    if not (np.all(np.isfinite(total)) and np.all(np.isfinite(scaled))):
         return node, kernel
     bias = add_initializer(graph, total, f"{name}/bias", taken)
     if np.any(more.scale != 1):

@@ -31,10 +31,10 @@ def network(body: str, output: str = "y", attributes: str = "") -> ir.Model:
     )
     rng = np.random.default_rng(0)
     shapes = {"u": (N, K, 1, 1), "v": (K, N, 1, 1), "b": (N,), "p": (1, N, 1, 1), "t": (N, K, 3, 3), "d": (K, 1, 1, 1)}
-    shapes |= {"b2": (N,), "b3": (N,), "w": (N,)}
+    shapes |= {"b2": (N,), "b3": (N,), "w": (N,), "e": (K,), "f": (K,), "q": (K,)}
     for name, shape in shapes.items():
         array = rng.standard_normal(shape).astype(np.float32) / np.float32(np.prod(shape[1:]) ** 0.5)
-        array = np.abs(array) if name == "w" else array  # a variance
+        array = np.abs(array) if name in ("w", "q") else array  # a variance
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name), type=ir.TensorType(ir.DataType.FLOAT))
         value.shape = ir.Shape(shape)
         readers = [(n, i) for n in model.graph for i, v in enumerate(n.inputs) if v is not None and v.name == name]
@@ -119,6 +119,14 @@ def test_what_is_a_number_a_channel_becomes_part_of_larger_convolutions() -> Non
     body = "c = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, t) n = BatchNormalization(c, b, b2, b3, w) y = Relu(n)"
     model = network(body)
     assert [change.node for change in ConvMatMul()(model).changes] == [""]
+    assert kinds(model) == {"Conv": 1, "Relu": 1}
+    np.testing.assert_allclose(answers(model), answers(network(body)), rtol=0, atol=1e-4)
+
+
+def test_what_is_a_number_a_channel_becomes_part_of_convolutions_with_groups() -> None:
+    body = f"c = Conv<group = {K}>(x, d) n = BatchNormalization(c, e, f, e, q) y = Relu(n)"
+    model = network(body)
+    ConvMatMul()(model)
     assert kinds(model) == {"Conv": 1, "Relu": 1}
     np.testing.assert_allclose(answers(model), answers(network(body)), rtol=0, atol=1e-4)
 
