@@ -31,15 +31,8 @@ from sparsify.rewrite import Choice
 from sparsify.tune import knapsack
 
 SUBJECT = "minilm"
-LIMITS = (
-    0.0005,
-    0.001,
-    0.003,
-    0.006,
-    0.01,
-    0.03,
-    0.08,
-)  # of summed drifts; the two models of the search are further points
+# Of summed drifts; the two models of the search are further points.
+LIMITS = (0.0005, 0.001, 0.003, 0.006, 0.01, 0.03, 0.08)
 ITSELF = "onnxruntime fp32"
 _BLOCK = 32  # weights that share a scale: what MatMulNBits' quantiser recommends
 _INT8_SUMS = 4  # accuracy_level: activations as int8, the fastest

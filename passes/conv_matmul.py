@@ -140,9 +140,8 @@ def _replace(node: ir.Node, window: Window, kernel: FloatArray, taken: set[str])
     new[-1].metadata_props.update(node.metadata_props)
     if bias is not None:
         if window.transposed:  # it goes to each of the points that a row makes
-            bias = initializer("bias", np.tile(constant(bias), window.stride**2))  # type: ignore[arg-type]
+            bias = initializer("bias", np.tile(constant(bias), window.points))  # type: ignore[arg-type]
         new.append(ir.node("Add", [new[-1].outputs[0], bias], name=f"{name}/bias"))
-    channels = weight.shape[1] // window.stride**2
-    new += window.to_image(new[-1].outputs[0], channels, name, initializer)
+    new += window.to_image(new[-1].outputs[0], weight.shape[1] // window.points, name, initializer)
     name_between(new, node.outputs[0], taken)
     substitute([node], new)

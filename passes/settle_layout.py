@@ -74,8 +74,7 @@ def _convolution(product: ir.Node, taken: set[str]) -> Refusal:
     if rows is None or image is None or weight is None or None in bias:
         return Refusal(name, "what surrounds the product has changed: it cannot be a convolution again")
     kernel = add_initializer(graph_of(product), was.window.kernel(weight), was.kernel, taken)
-    kind = "ConvTranspose" if was.window.transposed else "Conv"
-    conv = ir.Node("", kind, [rows[0].inputs[0], kernel, *bias], was.attributes, name=name)
+    conv = ir.Node("", was.window.op_type, [rows[0].inputs[0], kernel, *bias], was.attributes, name=name)
     conv.meta.update({key: value for key, value in product.meta.items() if key not in (CONVOLUTION, POINTS)})
     conv.metadata_props.update(product.metadata_props)
     substitute([*rows, product, *image], [conv])
@@ -89,8 +88,8 @@ def _bias(value: ir.Value, window: Window, stem: str, taken: set[str]) -> ir.Val
     points = constant(value)
     if points is None or not isinstance(value.graph, ir.Graph):
         return None
-    first = points[: len(points) // window.stride**2]
-    alike = np.array_equal(np.tile(first, window.stride**2), points)
+    first = points[: len(points) // window.points]
+    alike = np.array_equal(np.tile(first, window.points), points)
     return add_initializer(value.graph, first, stem, taken) if alike else None
 
 

@@ -57,6 +57,16 @@ class Window:
         return self.stride > 1
 
     @property
+    def op_type(self) -> str:
+        """Of the convolution."""
+        return "ConvTranspose" if self.transposed else "Conv"
+
+    @property
+    def points(self) -> int:
+        """Points of the result that a row makes: s^2."""
+        return self.stride**2
+
+    @property
     def lines(self) -> tuple[int, int]:
         """Rows of the product along each axis of one image."""
         return self.height + self.taps - 1, self.width + self.taps - 1
@@ -77,7 +87,7 @@ class Window:
         if not self.transposed:
             return matrix.T[:, :, None, None]
         (k, n), t, s = matrix.shape, self.taps, self.stride
-        c, n = k // t**2, n // s**2
+        c, n = k // t**2, n // self.points
         return matrix.reshape(t, t, c, s, s, n).transpose(2, 5, 0, 3, 1, 4).reshape(c, n, t * s, t * s)
 
     def to_rows(self, image: ir.Value, name: str, constant: Constant) -> list[ir.Node]:

@@ -177,17 +177,17 @@ def dense_model(
     """
     x = _input(matrix.shape[0], window)
     tape = ir.tape.Tape()
-    initializers = [_initializer("W", matrix if window is None else window.kernel(matrix))]
     if window is not None:
-        initializers.append(_initializer("bias", bias[: len(bias) // window.stride**2]))
+        one = bias[: len(bias) // window.points]
+        initializers = [_initializer("W", window.kernel(matrix)), _initializer("bias", one)]
         steps = {"strides": [window.stride] * 2, "pads": list(window.pads)}
-        kind = "ConvTranspose" if window.transposed else "Conv"
-        y = tape.op(kind, [x, *initializers], steps if window.transposed else {})
+        y = tape.op(window.op_type, [x, *initializers], steps)
     else:
+        initializers = [_initializer("W", matrix)]
         y = tape.op("MatMul", [x, *initializers])
-    if np.any(bias) and window is None:
-        initializers.append(_initializer("bias", bias))
-        y = tape.op("Add", [y, initializers[-1]])
+        if np.any(bias):
+            initializers.append(_initializer("bias", bias))
+            y = tape.op("Add", [y, initializers[-1]])
     y = _activated(tape, y, activation, initializers)
     if not residual:
         return _model([x], y, initializers, tape.nodes)
@@ -211,8 +211,7 @@ def operator_model(
     tape = ir.tape.Tape()
     rows = tape.op_multi_out(ops.QUANTIZE, [read], num_outputs=3, domain=ops.DOMAIN) if operator.quantized else (read,)
     y = tape.op(operator.name, [*rows, *initializers[: len(arrays)]], domain=ops.DOMAIN)
-    channels = len(arrays["bias"]) // (1 if window is None else window.stride**2)
-    after = [] if window is None else window.to_image(y, channels, "after", constant)
+    after = [] if window is None else window.to_image(y, len(arrays["bias"]) // window.points, "after", constant)
     model = _model([x], after[-1].outputs[0] if after else y, initializers, [*before, *tape.nodes, *after])
     ops.add_operator(model, operator)
     return model
