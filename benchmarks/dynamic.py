@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels import cornered
-from benchmarks.popsparse import dense_session
+from benchmarks.popsparse import cornered, dense_session
 from sparsify import kernels, ops, runtime
 from sparsify.cost import operator_model
 from sparsify.machine import machine
