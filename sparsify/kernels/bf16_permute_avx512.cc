@@ -24,6 +24,7 @@
 #include "bf16_stream.h"
 #include "contract.h"
 #include "epilogue-inl.h"
+#include "four_rows_avx512.h"
 #include "vector_avx512.h"
 #include "weights.h"
 
@@ -53,6 +54,12 @@ inline void plain_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sum
   }
 }
 
+#if defined(SPARSIFY_ASSEMBLY)
+#define SPARSIFY_PICK_NARROW(row, t) SPARSIFY_PICK("vpermw", row, t)
+SPARSIFY_FOUR_ROWS(four_narrow_rows, __m512, "vdpbf16ps", SPARSIFY_PICK_NARROW)
+SPARSIFY_FOUR_ROWS(four_wide_rows, __m512, "vdpbf16ps", SPARSIFY_PICK_WIDE)
+#endif
+
 // The window at x, aligned to 16 bytes.
 template <bool kWide, int R, int G>
 inline void permuted_step(const uint16_t* w, const uint16_t* x, int64_t stride, Sums<R, G>& acc) {
@@ -61,6 +68,12 @@ inline void permuted_step(const uint16_t* w, const uint16_t* x, int64_t stride, 
     position[g] = _mm512_load_si512(w + kRegister * g);
     weight[g] = _mm512_load_si512(w + kWidth + kRegister * g);
   }
+#if defined(SPARSIFY_ASSEMBLY)
+  if constexpr (R == 8 && G == 2) {
+    const auto* q = reinterpret_cast<const uint8_t*>(x);
+    return eight_rows(kWide ? four_wide_rows : four_narrow_rows, q, 2 * stride, position, weight, acc[0], acc[1]);
+  }
+#endif
   for (int r = 0; r < R; ++r) {
     __m512i low = _mm512_loadu_si512(x + r * stride), high = low;
     if constexpr (kWide) high = _mm512_loadu_si512(x + r * stride + kRegister);
@@ -74,21 +87,21 @@ inline void permuted_step(const uint16_t* w, const uint16_t* x, int64_t stride, 
   }
 }
 
-// `count` steps whose windows start at `window`, step i to acc[i % C].
+// Steps whose windows start at [window, stop), in turn to every acc[c]; w is their stream. Returns its end.
 template <bool kWide, int R, int G, int C>
-inline void sliding_steps(int64_t count, const uint32_t* window, const uint16_t* w, const uint16_t* x, int64_t stride,
-                          Sums<R, G> (&acc)[C]) {
-  int64_t i = 0;
-  for (; i + C <= count; i += C) {
-    for (int c = 0; c < C; ++c, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + window[i + c], stride, acc[c]);
+inline const uint16_t* sliding_steps(const uint32_t* window, const uint32_t* stop, const uint16_t* w, const uint16_t* x,
+                                     int64_t stride, Sums<R, G> (&acc)[C]) {
+  for (; C > 1 && stop - window >= C; window += C) {
+    for (int c = 0; c < C; ++c, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + window[c], stride, acc[c]);
   }
-  for (; i < count; ++i, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + window[i], stride, acc[0]);
+  for (; window != stop; ++window, w += 2 * kWidth) permuted_step<kWide, R, G>(w, x + *window, stride, acc[0]);
+  return w;
 }
 
-// The steps of all blocks, in turn to every acc[c].
+// The steps of all blocks, in turn to every acc[c]; w is their stream. Returns its end.
 template <int R, int G, int C>
-inline void block_steps(const uint8_t* code, int64_t blocks, const uint16_t* w, const uint16_t* x, int64_t stride,
-                        Sums<R, G> (&acc)[C]) {
+inline const uint16_t* block_steps(const uint8_t* code, int64_t blocks, const uint16_t* w, const uint16_t* x,
+                                   int64_t stride, Sums<R, G> (&acc)[C]) {
   for (int64_t b = 0; b < blocks; ++b, x += kBlock) {
     if (code[b] == Bf16Stream::kPlain) {
       for (int i = 0; i < kBlock / 2; i += C) {
@@ -98,14 +111,14 @@ inline void block_steps(const uint8_t* code, int64_t blocks, const uint16_t* w, 
     }
     for (int i = 0; i < code[b]; ++i, w += 2 * kWidth) permuted_step<true, R, G>(w, x, stride, acc[i % C]);
   }
+  return w;
 }
 
 class Bf16Permute final : public Product {
  public:
   Bf16Permute(const Weights<uint16_t>& w, const Epilogue& epilogue)
       : w_(w, epilogue.bias),
-        activation_(epilogue.activation),
-        least_(_mm512_set1_ps(activation_ == Activation::kRelu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
+        activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const RoundedRows rounded(rows, w_.k);
@@ -124,7 +137,8 @@ class Bf16Permute final : public Product {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
       for (int64_t m = first; m < last; m += kRows) {
-        for (int64_t p = pair; p < end; ++p) tile(p, rounded, m, std::min(kRows, last - m), residual, y);
+        const int64_t at = m * w_.n;
+        tiles(pair, end, rounded, m, std::min(kRows, last - m), residual == nullptr ? nullptr : residual + at, y + at);
       }
     });
   }
@@ -132,8 +146,6 @@ class Bf16Permute final : public Product {
   int64_t bytes() const override { return w_.bytes(); }
 
  private:
-  int groups(int64_t pair) const { return w_.n - pair * kPair > kGroup ? 2 : 1; }
-
   // Rounds x [K] to out [stride] and returns the row's poison.
   float round_row(const float* x, uint16_t* out, int64_t stride) const {
     const __m512i exponent = _mm512_set1_epi16(0x7F80);
@@ -148,69 +160,89 @@ class Bf16Permute final : public Product {
     return infinite != 0 ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
   }
 
-  template <int R, int G, int C>
-  void accumulate(int64_t pair, const uint16_t* x, int64_t stride, Sums<R, G> (&acc)[C]) const {
-    const uint16_t* w = w_.data.data() + w_.offset[pair];
-    const uint32_t* window = w_.window.data() + w_.first_window[pair];
-    const int64_t count = w_.first_window[pair + 1] - w_.first_window[pair];
-    switch (w_.kind[pair]) {
-      case Bf16Stream::Kind::kNarrow: return sliding_steps<false, R, G, C>(count, window, w, x, stride, acc);
-      case Bf16Stream::Kind::kWide: return sliding_steps<true, R, G, C>(count, window, w, x, stride, acc);
-      default: block_steps<R, G, C>(w_.code.data() + pair * w_.blocks, w_.blocks, w, x, stride, acc);
+  // Tiles of the pairs [first, end), of G groups each, and R rows of the residual and y from row m on. What a tile needs
+  // stands in locals: for all that the compiler knows, a store could change what stands behind `this` and `in`.
+  template <int R, int G>
+  void tiles(int64_t first, int64_t end, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
+    constexpr int C = R == 1 ? 4 : R <= 3 ? 2 : 1;
+    const int64_t n = w_.n, stride = in.stride;
+    const uint16_t* x = in.bits + m * stride;
+    const float* poison = in.poison + m;
+    const uint32_t* windows = w_.window.data();
+    const int64_t* first_window = w_.first_window.data();
+    const uint32_t* window = windows + first_window[first];
+    const uint16_t* w = w_.data.data() + w_.offset[first];
+    const bool relu = activation_ == Activation::kRelu;
+    const bool longer = residual != nullptr || (!relu && activation_ != Activation::kNone);
+    for (int64_t p = first; p < end; ++p) {
+      Sums<R, G> acc[C];
+      begin<R, G>(poison, acc);
+      const uint32_t* stop = windows + first_window[p + 1];
+      switch (w_.kind[p]) {
+        case Bf16Stream::Kind::kNarrow: w = sliding_steps<false, R, G>(window, stop, w, x, stride, acc); break;
+        case Bf16Stream::Kind::kWide: w = sliding_steps<true, R, G>(window, stop, w, x, stride, acc); break;
+        default: w = block_steps<R, G>(w_.code.data() + p * w_.blocks, w_.blocks, w, x, stride, acc);
+      }
+      window = stop;
+      merge<R, G>(acc);
+      if (longer) {
+        finish_longer<R, G>(acc[0], p * kPair, residual, y);
+      } else if (relu) {
+        finish<R, G, true>(acc[0], p * kPair, n, y);
+      } else {
+        finish<R, G, false>(acc[0], p * kPair, n, y);
+      }
     }
   }
 
-  template <int R, int G>
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
-    constexpr int C = R == 1 ? 4 : R <= 3 ? 2 : 1;
-    Sums<R, G> acc[C];
+  template <int R, int G, int C>
+  static void begin(const float* poison, Sums<R, G> (&acc)[C]) {
     for (int c = 0; c < C; ++c) {
       for (int g = 0; g < G; ++g) {
-        for (int r = 0; r < R; ++r) acc[c][g][r] = c == 0 ? _mm512_set1_ps(in.poison[m + r]) : _mm512_setzero_ps();
+        for (int r = 0; r < R; ++r) acc[c][g][r] = c == 0 ? _mm512_set1_ps(poison[r]) : _mm512_setzero_ps();
       }
     }
-    accumulate<R, G, C>(pair, in.bits + m * in.stride, in.stride, acc);
+  }
+
+  // acc[0] += all others
+  template <int R, int G, int C>
+  static void merge(Sums<R, G> (&acc)[C]) {
     for (int c = 1; c < C; ++c) {
       for (int g = 0; g < G; ++g) {
         for (int r = 0; r < R; ++r) acc[0][g][r] = _mm512_add_ps(acc[0][g][r], acc[c][g][r]);
       }
     }
-    const int64_t at = m * w_.n;
-    finish<R, G>(acc[0], pair * kPair, residual == nullptr ? nullptr : residual + at, y + at);
   }
 
-  // Bias, activation, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its
-  // registers; what is longer than Relu, or adds a residual, would be too long for that.
-  template <int R, int G>
-  void finish(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
-    if (residual != nullptr || (activation_ != Activation::kNone && activation_ != Activation::kRelu)) {
-      alignas(64) float sums[G][R][kGroup];
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) _mm512_store_ps(sums[g][r], acc[g][r]);
-      }
-      for (int g = 0; g < G; ++g) finish_longer(sums[g][0], R, c + g * kGroup, residual, y);
-      return;
-    }
-    // Copies: for all that the compiler knows, a store could change what stands behind `this`.
-    const int64_t n = w_.n;
-    const __m512 least = least_;
+  // Bias, Relu, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its registers; what
+  // is longer, or adds a residual, would be too long for that.
+  template <int R, int G, bool kRelu>
+  void finish(const Sums<R, G>& acc, int64_t c, int64_t n, float* y) const {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
       const __mmask16 inside = first_lanes(n - c);
-      float* out = y + c;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        _mm512_mask_storeu_ps(out + r * n, inside, _mm512_max_ps(least, _mm512_add_ps(acc[g][r], bias)));
+        const __m512 v = _mm512_add_ps(acc[g][r], bias);
+        _mm512_mask_storeu_ps(y + r * n + c, inside, kRelu ? _mm512_max_ps(_mm512_setzero_ps(), v) : v);
       }
     }
   }
 
+  template <int R, int G>
+  void finish_longer(const Sums<R, G>& acc, int64_t c, const float* residual, float* y) const {
+    alignas(64) float sums[G][R][kGroup];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) _mm512_store_ps(sums[g][r], acc[g][r]);
+    }
+    for (int g = 0; g < G; ++g) finish_group(sums[g][0], R, c + g * kGroup, residual, y);
+  }
+
   // sums [rows, 16], of columns c to c + 15; changed
-  __attribute__((noinline)) void finish_longer(float* sums, int rows, int64_t c, const float* residual,
-                                               float* y) const {
+  __attribute__((noinline)) void finish_group(float* sums, int rows, int64_t c, const float* residual, float* y) const {
     const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
     const __mmask16 inside = first_lanes(w_.n - c);
     for (int r = 0; r < rows; ++r) {
@@ -225,27 +257,30 @@ class Bf16Permute final : public Product {
     }
   }
 
+  // The last pair may have one group only.
   template <int R>
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
-    groups(pair) == 2 ? tile<R, 2>(pair, in, m, residual, y) : tile<R, 1>(pair, in, m, residual, y);
+  void tiles(int64_t first, int64_t end, const RoundedRows& in, int64_t m, const float* residual, float* y) const {
+    const int64_t whole = std::min(end, (w_.n + kGroup - 1) / kPair);
+    tiles<R, 2>(first, whole, in, m, residual, y);
+    if (whole < end) tiles<R, 1>(whole, end, in, m, residual, y);
   }
 
-  void tile(int64_t pair, const RoundedRows& in, int64_t m, int64_t rows, const float* residual, float* y) const {
+  void tiles(int64_t first, int64_t end, const RoundedRows& in, int64_t m, int64_t rows, const float* residual,
+             float* y) const {
     switch (rows) {
-      case 1: return tile<1>(pair, in, m, residual, y);
-      case 2: return tile<2>(pair, in, m, residual, y);
-      case 3: return tile<3>(pair, in, m, residual, y);
-      case 4: return tile<4>(pair, in, m, residual, y);
-      case 5: return tile<5>(pair, in, m, residual, y);
-      case 6: return tile<6>(pair, in, m, residual, y);
-      case 7: return tile<7>(pair, in, m, residual, y);
-      default: return tile<8>(pair, in, m, residual, y);
+      case 1: return tiles<1>(first, end, in, m, residual, y);
+      case 2: return tiles<2>(first, end, in, m, residual, y);
+      case 3: return tiles<3>(first, end, in, m, residual, y);
+      case 4: return tiles<4>(first, end, in, m, residual, y);
+      case 5: return tiles<5>(first, end, in, m, residual, y);
+      case 6: return tiles<6>(first, end, in, m, residual, y);
+      case 7: return tiles<7>(first, end, in, m, residual, y);
+      default: return tiles<8>(first, end, in, m, residual, y);
     }
   }
 
   Bf16Stream w_;
   Activation activation_;
-  __m512 least_;  // 0 for Relu, else minus infinity; max(least, NaN) is NaN
 };
 
 }  // namespace

@@ -152,6 +152,15 @@ class BlockSteps {
     });
   }
 
+  // Where there are permute steps only: appends their windows, as if they slid. A kernel has one loop for those.
+  void write_windows(std::vector<uint32_t>* windows) {
+    for (int64_t b = 0; b < blocks_; ++b) {
+      if (plain(b)) return;
+    }
+    for (int64_t b = 0; b < blocks_; ++b) windows->insert(windows->end(), code_[b], static_cast<uint32_t>(b << shift_));
+    std::fill(code_, code_ + blocks_, uint8_t{0});
+  }
+
   // Appends the starts of plain and extra steps; `width` is K rounded up to 64.
   void write_starts(int64_t width, std::vector<uint32_t>* starts) const {
     for (const bool extra : {false, true}) {
@@ -243,7 +252,6 @@ std::vector<int32_t> column_sums(const Csc<int8_t>& w) {
 // Every group by sliding steps, or block by block where those cost less: where dense and empty blocks take turns.
 void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
   const Int8Layout& layout = out->layout;
-  const SlidingWindow window{layout.columns, layout.block, layout.hop, layout.pairs_in_16_bits};
   out->code.assign(static_cast<size_t>(out->groups * out->blocks), 0);
   out->offset.push_back(0);
   out->first_window.push_back(0);
@@ -254,6 +262,8 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
     BlockSteps blocks(w, layout, group, code);
     const int64_t first = group * layout.columns, last = std::min(first + layout.columns, w.n);
     const int64_t cost = blocks.count(), at = out->offset.back();
+    const int64_t hop = layout.hop != 0 ? layout.hop : hop_of_lines(w, first, last);
+    const SlidingWindow window{layout.columns, layout.block, hop, layout.pairs_in_16_bits};
     if (slide(w, first, last, window, cost / layout.permute_cost, &steps)) {
       std::fill(code, code + out->blocks, uint8_t{0});
       out->bytes.insert(out->bytes.end(), steps.bytes.begin(), steps.bytes.end());
@@ -262,6 +272,7 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
       blocks.choose();
       out->bytes.resize(static_cast<size_t>(at + blocks.size()));
       blocks.write(out->bytes.data() + at);
+      blocks.write_windows(&out->window);
       if (layout.pairs_in_16_bits) blocks.write_starts(round_up(out->k, 64), &out->plain);
     }
     out->offset.push_back(static_cast<int64_t>(out->bytes.size()));

@@ -26,7 +26,7 @@ struct Int8Layout {
   int64_t block;     // inputs, at most 64; a power of 2
   int permute_cost;  // instructions of a permute step, and of a plain one
   int plain_cost;
-  int64_t hop;       // of windows that slide, in inputs
+  int64_t hop;       // of windows that slide, in inputs; 0: hop_of_lines()
   // The kernel sums the products of bytes 2j and 2j + 1 in 16 bits (vpmaddubsw, which saturates). Then no pair may
   // leave them: with activations up to 255 that is so when its positive weights sum to at most 128, and its negative
   // ones to at least -128: 255 * 128 = 32,640 < 2^15. Permute steps choose their pairs so. A plain step chooses among
@@ -47,8 +47,8 @@ struct Int8Stream {
   std::vector<uint8_t> code;      // [groups, blocks] number of permute steps, or kPlain
   std::vector<int64_t> offset;    // [groups + 1] of a group in `bytes`
   Numbers<uint8_t> bytes;
-  std::vector<uint32_t> window;       // of the steps of groups that slide: the first input
-  std::vector<int64_t> first_window;  // [groups + 1] of a group in `window`; none: it goes block by block
+  std::vector<uint32_t> window;       // of the steps of groups that have permute steps only: the first input
+  std::vector<int64_t> first_window;  // [groups + 1] of a group in `window`; none: see its codes
   // With pairs_in_16_bits, of plain and extra steps: the first input, plus K rounded up to 64 for every pairing passed.
   std::vector<uint32_t> plain;
   std::vector<int64_t> first_plain;   // [groups + 1] of a group in `plain`

@@ -38,6 +38,15 @@ struct SlidingSteps {
 // Whether `a` 255 + `b` 255 is a number of 16 bits for any weights: opposite signs always are.
 inline bool fits_16_bits(int a, int b) { return a + b >= -128 && a + b <= 128; }
 
+// The hop, in inputs, of windows as wide as a cache line, for the columns [first, last) of w. A window that crosses lines
+// takes a tenth longer, one that starts earlier than it need not finds less to take: of 8, 16 and 32 bytes the fastest for
+// 90 and 95 %, 80 and 75 %, and 70 and 50 % zeros, by 1 to 4 % (768x3072, Zen 5).
+template <class T>
+int64_t hop_of_lines(const Csc<T>& w, int64_t first, int64_t last) {
+  const double density = static_cast<double>(w.start[last] - w.start[first]) / static_cast<double>(w.k * (last - first));
+  return static_cast<int64_t>((density < 0.15 ? 8 : density < 0.28 ? 16 : 32) / sizeof(T));
+}
+
 // Deals the columns [first, last) of w out to less than `most` steps; false if that many do not do.
 template <class T>
 bool slide(const Csc<T>& w, int64_t first, int64_t last, const SlidingWindow& window, int64_t most, SlidingSteps* out);
