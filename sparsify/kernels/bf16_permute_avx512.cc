@@ -24,7 +24,7 @@
 #include "bf16_stream.h"
 #include "contract.h"
 #include "epilogue-inl.h"
-#include "four_rows_avx512.h"
+#include "tiles_avx512.h"
 #include "vector_avx512.h"
 #include "weights.h"
 
@@ -138,7 +138,8 @@ class Bf16Permute final : public Product {
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
       for (int64_t m = first; m < last; m += kRows) {
         const int64_t at = m * w_.n;
-        tiles(pair, end, rounded, m, std::min(kRows, last - m), residual == nullptr ? nullptr : residual + at, y + at);
+        const float* added = residual == nullptr ? nullptr : residual + at;
+        for_rows(std::min(kRows, last - m), [&](auto r) { tiles<r.value>(pair, end, rounded, m, added, y + at); });
       }
     });
   }
@@ -172,8 +173,7 @@ class Bf16Permute final : public Product {
     const int64_t* first_window = w_.first_window.data();
     const uint32_t* window = windows + first_window[first];
     const uint16_t* w = w_.data.data() + w_.offset[first];
-    const bool relu = activation_ == Activation::kRelu;
-    const bool longer = residual != nullptr || (!relu && activation_ != Activation::kNone);
+    const Ending ending = ending_of(activation_, residual);
     for (int64_t p = first; p < end; ++p) {
       Sums<R, G> acc[C];
       begin<R, G>(poison, acc);
@@ -185,12 +185,15 @@ class Bf16Permute final : public Product {
       }
       window = stop;
       merge<R, G>(acc);
-      if (longer) {
-        finish_longer<R, G>(acc[0], p * kPair, residual, y);
-      } else if (relu) {
-        finish<R, G, true>(acc[0], p * kPair, n, y);
+      const int64_t c = p * kPair;
+      if (ending == Ending::kLonger) {
+        finish_longer<R, G>(acc[0], c, residual, y);
+      } else if (ending == Ending::kAdd) {
+        finish<R, G, Ending::kAdd>(acc[0], c, n, residual, y);
+      } else if (ending == Ending::kRelu) {
+        finish<R, G, Ending::kRelu>(acc[0], c, n, nullptr, y);
       } else {
-        finish<R, G, false>(acc[0], p * kPair, n, y);
+        finish<R, G, Ending::kNothing>(acc[0], c, n, nullptr, y);
       }
     }
   }
@@ -214,18 +217,18 @@ class Bf16Permute final : public Product {
     }
   }
 
-  // Bias, Relu, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its registers; what
-  // is longer, or adds a residual, would be too long for that.
-  template <int R, int G, bool kRelu>
-  void finish(const Sums<R, G>& acc, int64_t c, int64_t n, float* y) const {
+  // Bias, ending, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its registers; a
+  // longer ending would be too long for that.
+  template <int R, int G, Ending kEnding>
+  void finish(const Sums<R, G>& acc, int64_t c, int64_t n, const float* residual, float* y) const {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512 bias = _mm512_load_ps(w_.bias.get() + c);
       const __mmask16 inside = first_lanes(n - c);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m512 v = _mm512_add_ps(acc[g][r], bias);
-        _mm512_mask_storeu_ps(y + r * n + c, inside, kRelu ? _mm512_max_ps(_mm512_setzero_ps(), v) : v);
+        end<kEnding>(_mm512_add_ps(acc[g][r], bias), inside, kEnding == Ending::kAdd ? residual + r * n + c : nullptr,
+                     y + r * n + c);
       }
     }
   }
@@ -263,20 +266,6 @@ class Bf16Permute final : public Product {
     const int64_t whole = std::min(end, (w_.n + kGroup - 1) / kPair);
     tiles<R, 2>(first, whole, in, m, residual, y);
     if (whole < end) tiles<R, 1>(whole, end, in, m, residual, y);
-  }
-
-  void tiles(int64_t first, int64_t end, const RoundedRows& in, int64_t m, int64_t rows, const float* residual,
-             float* y) const {
-    switch (rows) {
-      case 1: return tiles<1>(first, end, in, m, residual, y);
-      case 2: return tiles<2>(first, end, in, m, residual, y);
-      case 3: return tiles<3>(first, end, in, m, residual, y);
-      case 4: return tiles<4>(first, end, in, m, residual, y);
-      case 5: return tiles<5>(first, end, in, m, residual, y);
-      case 6: return tiles<6>(first, end, in, m, residual, y);
-      case 7: return tiles<7>(first, end, in, m, residual, y);
-      default: return tiles<8>(first, end, in, m, residual, y);
-    }
   }
 
   Bf16Stream w_;

@@ -29,7 +29,7 @@
 namespace sparsify {
 namespace {
 
-constexpr int64_t kRows = 8;           // rows of a tile
+constexpr int64_t kRows = 8;  // of a tile
 constexpr int64_t kTaskRows = 128;
 constexpr int64_t kAhead = 2;  // tiles between asking for a residual and reading it
 
@@ -86,7 +86,9 @@ class Int8Permute final : public Int8Product {
     pool.each_then_each((unprepared + some - 1) / some, prepare_some, row_blocks * chunks, [&](int64_t task) {
       const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
       const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, stream_.groups);
-      for (int64_t m = first; m < last; m += kRows) tiles(pair, end, quantized, m, last, residual, y);
+      for (int64_t m = first; m < last; m += kRows) {
+        for_rows(std::min(kRows, last - m), [&](auto r) { tiles<r.value>(pair, end, quantized, m, last, residual, y); });
+      }
     });
   }
 
@@ -109,12 +111,10 @@ class Int8Permute final : public Int8Product {
     const uint8_t* q = in.q + m * stride;
     const int32_t* zero_point = in.zero_point + m;
     const float* scale = in.scale + m;
-    const uint8_t* bytes = stream_.bytes.data();
-    const int64_t *offset = stream_.offset.data(), *first_window = stream_.first_window.data();
-    const uint32_t* windows = stream_.window.data();
-    const bool relu = activation_ == Activation::kRelu, plain = relu || activation_ == Activation::kNone;
-    const uint8_t* w = bytes + offset[first];
-    const uint32_t* window = windows + first_window[first];
+    const uint8_t* w = stream_.bytes.data() + stream_.offset[first];
+    const int64_t* first_window = stream_.first_window.data();
+    const uint32_t *windows = stream_.window.data(), *window = windows + first_window[first];
+    const Ending ending = ending_of(activation_, residual);
     for (int64_t p = first; p < end; ++p) {
       if (residual != nullptr) {
         const bool here = p + kAhead < end;
@@ -125,20 +125,23 @@ class Int8Permute final : public Int8Product {
       const uint32_t* stop = windows + first_window[p + 1];
       if (window == stop) {
         w = accumulate_blocks<R, G>(stream_.code.data() + p * stream_.blocks, stream_.blocks, w, q, stride, acc);
-
       }
       for (; window != stop; ++window, w += 2 * kWidth) permuted_step<R, G>(w, q + *window, stride, acc);
-      if (residual != nullptr || !plain) {
-        finish_longer<R, G>(acc, p * kPair, scale, m, residual, y);
-      } else if (relu) {
-        finish<R, G, true>(acc, p * kPair, scale, n, y + m * n);
+      const int64_t c = p * kPair;
+      if (ending == Ending::kLonger) {
+        finish_longer<R, G>(acc, c, scale, m, residual, y);
+      } else if (ending == Ending::kAdd) {
+        finish<R, G, Ending::kAdd>(acc, c, scale, n, residual + m * n, y + m * n);
+      } else if (ending == Ending::kRelu) {
+        finish<R, G, Ending::kRelu>(acc, c, scale, n, nullptr, y + m * n);
       } else {
-        finish<R, G, false>(acc, p * kPair, scale, n, y + m * n);
+        finish<R, G, Ending::kNothing>(acc, c, scale, n, nullptr, y + m * n);
       }
     }
   }
 
   // Sums begin with the zero point's share: what q exceeds the quantised input by, times the sums of columns c and on.
+  // They are right modulo 2^32 all along, and fit in the end.
   template <int R, int G>
   void begin(int64_t c, const int32_t* zero_point, Sums<R, G>& acc) const {
 #pragma GCC unroll 2
@@ -149,10 +152,10 @@ class Int8Permute final : public Int8Product {
     }
   }
 
-  // Dequantise, bias, Relu, store: acc[g][r] is row r, columns c + 16 g. Unrolled, so that acc never leaves its registers;
-  // what is longer, or adds a residual, would be too long for that.
-  template <int R, int G, bool kRelu>
-  void finish(const Sums<R, G>& acc, int64_t c, const float* row_scale, int64_t n, float* y) const {
+  // Dequantise, bias, ending, store: acc[g][r] is row r of y, columns c + 16 g. Unrolled, so that acc never leaves its
+  // registers; a longer ending would be too long for that.
+  template <int R, int G, Ending kEnding>
+  void finish(const Sums<R, G>& acc, int64_t c, const float* row_scale, int64_t n, const float* residual, float* y) const {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g, c += kGroup) {
       const __m512 scale = _mm512_load_ps(stream_.scale.get() + c), bias = _mm512_load_ps(stream_.bias.get() + c);
@@ -160,7 +163,7 @@ class Int8Permute final : public Int8Product {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512 v = _mm512_add_ps(dequantized(acc[g][r], row_scale[r], scale), bias);
-        _mm512_mask_storeu_ps(y + r * n + c, inside, kRelu ? _mm512_max_ps(_mm512_setzero_ps(), v) : v);
+        end<kEnding>(v, inside, kEnding == Ending::kAdd ? residual + r * n + c : nullptr, y + r * n + c);
       }
     }
   }
@@ -207,20 +210,6 @@ class Int8Permute final : public Int8Product {
     const int64_t whole = std::min(end, (n_ + kGroup - 1) / kPair);
     tiles<R, 2>(first, whole, in, m, last, residual, y);
     if (whole < end) tiles<R, 1>(whole, end, in, m, last, residual, y);
-  }
-
-  void tiles(int64_t first, int64_t end, const QuantizedRows& in, int64_t m, int64_t last, const float* residual,
-             float* y) const {
-    switch (std::min(kRows, last - m)) {
-      case 1: return tiles<1>(first, end, in, m, last, residual, y);
-      case 2: return tiles<2>(first, end, in, m, last, residual, y);
-      case 3: return tiles<3>(first, end, in, m, last, residual, y);
-      case 4: return tiles<4>(first, end, in, m, last, residual, y);
-      case 5: return tiles<5>(first, end, in, m, last, residual, y);
-      case 6: return tiles<6>(first, end, in, m, last, residual, y);
-      case 7: return tiles<7>(first, end, in, m, last, residual, y);
-      default: return tiles<8>(first, end, in, m, last, residual, y);
-    }
   }
 
   Int8Stream stream_;

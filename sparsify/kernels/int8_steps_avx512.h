@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "four_rows_avx512.h"
 #include "int8_stream.h"
+#include "tiles_avx512.h"
 #include "vector_avx512.h"
 
 namespace sparsify {
@@ -60,9 +60,10 @@ inline void plain_step(const uint8_t* w, const uint8_t* q, int64_t stride, Sums<
 }
 
 // acc[g][r] += row r of q times group g of a pair that goes block by block; w is its stream.
+// Returns its end.
 template <int R, int G>
-inline const uint8_t* accumulate_blocks(const uint8_t* code, int64_t blocks, const uint8_t* w, const uint8_t* q, int64_t stride,
-                              Sums<R, G>& acc) {
+inline const uint8_t* accumulate_blocks(const uint8_t* code, int64_t blocks, const uint8_t* w, const uint8_t* q,
+                                        int64_t stride, Sums<R, G>& acc) {
   for (int64_t b = 0; b < blocks; ++b, q += kBlock) {
     const int count = code[b];
     if (count == Int8Stream::kPlain) {

@@ -35,11 +35,11 @@ MUTANTS = [
     ("vector_avx512.h", "_mm512_fmadd_ps(a, b, c)", "_mm512_fmadd_ps(a, b, a)"),
 ]
 MUTANTS_OF_ASSEMBLY = [
-    ("four_rows_avx512.h", '#define SPARSIFY_ROW_2 "(%[q],%[s],2)"', '#define SPARSIFY_ROW_2 "(%[q],%[s])"'),
-    ("four_rows_avx512.h", '" %[x], %[p1], %["', '" %[x], %[p0], %["'),
-    ("four_rows_avx512.h", "vmovdqu64 64", "vmovdqu64 0"),
-    ("four_rows_avx512.h", '[w1] "v"(w[1])', '[w1] "v"(w[0])'),
-    ("four_rows_avx512.h", "four(q + 4 * s, s", "four(q, s"),
+    ("tiles_avx512.h", '#define SPARSIFY_ROW_2 "(%[q],%[s],2)"', '#define SPARSIFY_ROW_2 "(%[q],%[s])"'),
+    ("tiles_avx512.h", '" %[x], %[p1], %["', '" %[x], %[p0], %["'),
+    ("tiles_avx512.h", "vmovdqu64 64", "vmovdqu64 0"),
+    ("tiles_avx512.h", '[w1] "v"(w[1])', '[w1] "v"(w[0])'),
+    ("tiles_avx512.h", "four(q + 4 * s, s", "four(q, s"),
 ]
 
 

@@ -1,15 +1,56 @@
-// Permute steps of 4 rows by a pair of groups of 16 columns, in assembly: what compilers make of the intrinsics varies by up
-// to a fifth with their version and with what stands around it (Zen 5). Permutes of a row precede the products of the row
-// before, and no address waits for another.
-//
-// Rows at q, q + s, q + 2s and q + s3 (bytes), positions p and weights w of the two groups, sums a and b of rows 0 to 3.
+// What the permute kernels for AVX-512 share: tiles of up to 8 rows by a pair of groups of 16 columns.
 #pragma once
 
-#if defined(SPARSIFY_ASSEMBLY)
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
+#include "contract.h"
+
+namespace sparsify {
+namespace {  // included at several ISAs: each object file must keep its own
+
+// f(R) for the R, 1 to 8, that `rows` is: a constant that templates take.
+template <class F>
+inline void for_rows(int64_t rows, F&& f) {
+  switch (rows) {
+    case 1: return f(std::integral_constant<int, 1>{});
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    case 6: return f(std::integral_constant<int, 6>{});
+    case 7: return f(std::integral_constant<int, 7>{});
+    default: return f(std::integral_constant<int, 8>{});
+  }
+}
+
+// What follows the bias: short enough to be done in registers, or not.
+enum class Ending { kNothing, kRelu, kAdd, kLonger };
+
+inline Ending ending_of(Activation activation, const float* residual) {
+  if (activation == Activation::kNone) return residual == nullptr ? Ending::kNothing : Ending::kAdd;
+  return activation == Activation::kRelu && residual == nullptr ? Ending::kRelu : Ending::kLonger;
+}
+
+// The lanes `inside` of y: v at its end; max(0, NaN) is NaN.
+template <Ending kEnding>
+inline void end(__m512 v, __mmask16 inside, const float* residual, float* y) {
+  if (kEnding == Ending::kRelu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
+  if (kEnding == Ending::kAdd) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(inside, residual));
+  _mm512_mask_storeu_ps(y, inside, v);
+}
+
+}  // namespace
+}  // namespace sparsify
+
+// A permute step of 4 rows, in assembly: what compilers make of the intrinsics varies by up to a fifth with their version
+// and with what stands around it (Zen 5). Permutes of a row precede the products of the row before, and no address waits
+// for another.
+//
+// Rows at q, q + s, q + 2s and q + s3 (bytes), positions p and weights w of the two groups, sums a and b of rows 0 to 3.
+#if defined(SPARSIFY_ASSEMBLY)
 #define SPARSIFY_ROW_0 "(%[q])"
 #define SPARSIFY_ROW_1 "(%[q],%[s])"
 #define SPARSIFY_ROW_2 "(%[q],%[s],2)"
