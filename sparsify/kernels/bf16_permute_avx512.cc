@@ -24,6 +24,7 @@
 #include "bf16_stream.h"
 #include "contract.h"
 #include "epilogue-inl.h"
+#include "tasks.h"
 #include "tiles_avx512.h"
 #include "vector_avx512.h"
 #include "weights.h"
@@ -35,7 +36,6 @@ constexpr int64_t kBlock = Bf16Stream::kBlock, kPair = Bf16Stream::kPair, kGroup
 constexpr int64_t kWidth = Bf16Stream::kWidth;
 constexpr int64_t kRegister = 32;  // numbers
 constexpr int64_t kRows = 8;  // of a tile
-constexpr int64_t kTaskRows = 128;
 
 template <int R, int G>
 using Sums = __m512[G][R];
@@ -122,26 +122,20 @@ class Bf16Permute final : public Product {
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const RoundedRows rounded(rows, w_.k);
-    const int64_t chunk = std::max<int64_t>(1, (32 << 10) / w_.k);  // rows: some 5 us
-    const auto round = [&](int64_t task) {
-      for (int64_t m = task * chunk; m < std::min((task + 1) * chunk, rows); ++m) {
+    const auto round = [&](int64_t first, int64_t last) {
+      for (int64_t m = first; m < last; ++m) {
         rounded.poison[m] = round_row(x + m * w_.k, rounded.bits + m * rounded.stride, rounded.stride);
       }
     };
-
-    // A task is a block of rows times a chunk of pairs.
-    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t pairs = pieces_of_task(2 * w_.offset.back(), w_.pairs, std::min(rows, kTaskRows));
-    const int64_t chunks = (w_.pairs + pairs - 1) / pairs;
-    pool.each_then_each((rows + chunk - 1) / chunk, round, row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
-      const int64_t pair = task % chunks * pairs, end = std::min(pair + pairs, w_.pairs);
-      for (int64_t m = first; m < last; m += kRows) {
-        const int64_t at = m * w_.n;
-        const float* added = residual == nullptr ? nullptr : residual + at;
-        for_rows(std::min(kRows, last - m), [&](auto r) { tiles<r.value>(pair, end, rounded, m, added, y + at); });
-      }
-    });
+    in_tasks(rows, w_.k, false, 2 * w_.offset.back(), w_.pairs, pool, round,
+             [&](int64_t first, int64_t last, int64_t pair, int64_t end) {
+               for (int64_t m = first; m < last; m += kRows) {
+                 const int64_t at = m * w_.n;
+                 const float* added = residual == nullptr ? nullptr : residual + at;
+                 for_rows(std::min(kRows, last - m),
+                          [&](auto r) { tiles<r.value>(pair, end, rounded, m, added, y + at); });
+               }
+             });
   }
 
   int64_t bytes() const override { return w_.bytes(); }

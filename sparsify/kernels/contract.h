@@ -49,19 +49,45 @@ struct Epilogue {
   Activation activation = Activation::kNone;
 };
 
+// Processors that this process may use.
+int64_t cores();
+
 // Runs bodies for every i of a range, in any order, on any threads. onnxruntime splits a range into equal parts, one a
-// thread, before it starts: here every thread takes the next task when it is done with one, so that a thread that
-// started late or was interrupted, or an odd number of tasks, costs at most one of them.
+// thread, before it starts: here a thread that is done with its part goes on with others', so that one that started late
+// or was interrupted, or an odd number of tasks, costs at most one of them.
 class Pool {
  public:
   using Task = void (*)(void* argument, size_t index);
   virtual ~Pool() = default;
   // task(argument, i) for every i in [0, count), in any order, on any threads.
   virtual void parallel(int64_t count, Task task, void* argument) const = 0;
+  // Whether the calling thread has long done all tasks itself: a hint.
+  virtual bool alone() const { return false; }
 
+  // body(i) for i in [0, count). The thread that comes first begins with the first part of them, and so on: run after run,
+  // and operator after operator, it finds what it wrote.
   template <class F>
   void each(int64_t count, F&& body) const {
-    each_then_each(0, [](int64_t) {}, count, body);
+    constexpr int64_t kMostParts = 16;
+    struct alignas(kAlignment) Part {
+      std::atomic<int64_t> next;
+      int64_t end;
+    };
+    const int64_t parts = std::min({cores(), count, kMostParts});
+    Part part[kMostParts];
+    for (int64_t p = 0; p < parts; ++p) {
+      part[p].next.store(count * p / parts, std::memory_order_relaxed);
+      part[p].end = count * (p + 1) / parts;
+    }
+    std::atomic<int64_t> arrived{0};
+    auto work = [&] {
+      const int64_t mine = arrived++;
+      for (int64_t p = 0; p < parts; ++p) {
+        Part& from = part[(mine + p) % parts];
+        for (int64_t i = from.next++; i < from.end; i = from.next++) body(i);
+      }
+    };
+    parallel(count, [](void* f, size_t) { (*static_cast<decltype(work)*>(f))(); }, &work);
   }
 
   // before(i) for i in [0, first), all of them done when the first of after(i) for i in [0, second) starts: one region
@@ -84,16 +110,6 @@ class Pool {
     parallel(std::max(first, second), [](void* f, size_t) { (*static_cast<decltype(work)*>(f))(); }, &work);
   }
 };
-
-// Of weights of `bytes` in `pieces` pieces that are much alike, the pieces of a task of so many rows. A task's weights
-// stay in L2 while its rows go over them: at most 128 KB, with rows and outputs half an L2 of 512 KB. There are enough
-// tasks for threads to share evenly, of 2 us and more (768x3072 and 4096x4096, Zen 3).
-inline int64_t pieces_of_task(int64_t bytes, int64_t pieces, int64_t rows) {
-  constexpr int64_t kMost = 128 << 10, kTasks = 24;
-  const int64_t least = std::clamp<int64_t>((2 << 20) / std::max<int64_t>(rows, 1), 16 << 10, 64 << 10);
-  const int64_t wanted = std::clamp(bytes / kTasks, least, kMost);
-  return std::clamp<int64_t>(wanted * pieces / std::max<int64_t>(bytes, 1), 1, pieces);
-}
 
 class Product {
  public:

@@ -26,6 +26,7 @@
 #include "epilogue-inl.h"
 #include "int8_stream.h"
 #include "quantize-inl.h"
+#include "tasks.h"
 
 namespace sparsify {
 
@@ -43,19 +44,19 @@ class Int8Permute final : public Int8Product {
       quantize_row<V, L::kSigned>(x, m, stream_.k, room);
       pair_up(room, m);
     };
-    multiply(room.rows(), rows, rows, quantize, residual, y, pool);
+    multiply(room.rows(), rows, false, quantize, residual, y, pool);
   }
 
   void run(const Quantized& x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     if (!L::kSigned && copies() == 1 && stream_.k % kAlignment == 0) {
-      return multiply(in_place(x, rows, stream_.k), rows, 0, [](int64_t) {}, residual, y, pool);
+      return multiply(in_place(x, rows, stream_.k), rows, true, [](int64_t) {}, residual, y, pool);
     }
     const QuantizedRoom room(rows, stream_.k, copies());
     const auto take = [&](int64_t m) {
       take_row<L::kSigned>(x, m, stream_.k, room);
       pair_up(room, m);
     };
-    multiply(room.rows(), rows, rows, take, residual, y, pool);
+    multiply(room.rows(), rows, false, take, residual, y, pool);
   }
 
   int64_t bytes() const override { return stream_.size(); }
@@ -74,33 +75,25 @@ class Int8Permute final : public Int8Product {
   }
 
  private:
-  static constexpr int64_t kTaskRows = 128;
   static constexpr int64_t kColumns = L::kLayout.columns, kBlock = L::kLayout.block, kWidth = 4 * kColumns;
 
   int64_t copies() const { return stream_.plain.empty() ? 1 : Int8Stream::kPairings; }
 
-  // y from quantised rows, when prepare(m) was called for m below `unprepared`, which is 0 or `rows`.
+  // y from quantised rows, when prepare(m) was called for those that are not `prepared`.
   template <class F>
-  void multiply(const QuantizedRows& quantized, int64_t rows, int64_t unprepared, F&& prepare, const float* residual,
-                float* y, const Pool& pool) const {
-    const int64_t some = rows_of_task(stream_.k);
-    const auto prepare_some = [&](int64_t task) {
-      for (int64_t m = task * some; m < std::min((task + 1) * some, rows); ++m) prepare(m);
+  void multiply(const QuantizedRows& quantized, int64_t rows, bool prepared, F&& prepare, const float* residual, float* y,
+                const Pool& pool) const {
+    const auto prepare_some = [&](int64_t first, int64_t last) {
+      for (int64_t m = first; m < last; ++m) prepare(m);
     };
-
-    // A task is a block of rows times a chunk of groups.
-    const int64_t row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-    const int64_t groups = pieces_of_task(stream_.offset.back(), stream_.groups, std::min(rows, kTaskRows));
-    const int64_t chunks = (stream_.groups + groups - 1) / groups;
-    pool.each_then_each((unprepared + some - 1) / some, prepare_some, row_blocks * chunks, [&](int64_t task) {
-      const int64_t first = task / chunks * kTaskRows, last = std::min(first + kTaskRows, rows);
-      const int64_t group = task % chunks * groups, end = std::min(group + groups, stream_.groups);
-      for (int64_t m = first; m < last; m += L::kRows) {
-        for (int64_t g = group; g < end; ++g) {
-          tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), residual, y);
-        }
-      }
-    });
+    in_tasks(rows, stream_.k, prepared, stream_.offset.back(), stream_.groups, pool, prepare_some,
+             [&](int64_t first, int64_t last, int64_t group, int64_t end) {
+               for (int64_t m = first; m < last; m += L::kRows) {
+                 for (int64_t g = group; g < end; ++g) {
+                   tile<L::kRows>(g, quantized, m, std::min<int64_t>(L::kRows, last - m), residual, y);
+                 }
+               }
+             });
   }
 
   // sum[r] += row r of the inputs at q times the weights of the permute step at w.

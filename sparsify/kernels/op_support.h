@@ -2,6 +2,7 @@
 // same in all of them.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -80,18 +81,56 @@ inline std::string node_name(const OrtKernelInfo* info) {
   return name;
 }
 
+// How often in a row an operator's calling thread has done all of its tasks; onnxruntime does not tell how many threads
+// a session has.
+using RunsAlone = std::atomic<int>;
+
 // onnxruntime's own intra-op threads.
 class OrtPool final : public Pool {
  public:
-  explicit OrtPool(const OrtKernelContext* context) : context_(context) {}
+  explicit OrtPool(const OrtKernelContext* context, RunsAlone* runs_alone = nullptr)
+      : context_(context), runs_alone_(runs_alone) {}
   void parallel(int64_t count, Task task, void* argument) const override {
     if (count == 1) return task(argument, 0);
     if (count < 1) return;
-    check(ort::KernelContext_ParallelFor(g_api)(context_, task, static_cast<size_t>(count), 0, argument), "run tasks");
+    Watched watched{task, argument, this_thread()};
+    const auto status = ort::KernelContext_ParallelFor(g_api)(context_, run, static_cast<size_t>(count), 0, &watched);
+    check(status, "run tasks");
+    if (runs_alone_ == nullptr) return;
+    const int runs = runs_alone_->load(std::memory_order_relaxed);
+    if (watched.helped) {
+      runs_alone_->store(0, std::memory_order_relaxed);
+    } else if (runs < kLong) {
+      runs_alone_->store(runs + 1, std::memory_order_relaxed);
+    }
+  }
+  bool alone() const override {
+    return runs_alone_ != nullptr && runs_alone_->load(std::memory_order_relaxed) >= kLong;
   }
 
  private:
+  static constexpr int kLong = 64;  // runs; a thread that is woken late misses a few
+
+  struct Watched {
+    Task task;
+    void* argument;
+    const void* caller;
+    std::atomic<bool> helped{false};
+  };
+
+  static const void* this_thread() {
+    static thread_local const char here = 0;
+    return &here;
+  }
+
+  static void run(void* argument, size_t index) {
+    auto& watched = *static_cast<Watched*>(argument);
+    if (this_thread() != watched.caller) watched.helped.store(true, std::memory_order_relaxed);
+    watched.task(watched.argument, index);
+  }
+
   const OrtKernelContext* context_;
+  RunsAlone* runs_alone_;
 };
 
 inline void input(OrtKernelContext* context, size_t index, Tensor* out) {

@@ -131,6 +131,7 @@ struct Kernel {
   const Int8Product* integers;  // the product where the operator reads quantised rows, else null
   int64_t k, n;
   size_t residual_at;  // 0: none
+  RunsAlone runs_alone{0};
 };
 
 std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* info) {
@@ -158,7 +159,7 @@ std::unique_ptr<Kernel> make_kernel(const Operator& op, const OrtKernelInfo* inf
     default: product = pack(encoded, std::move(epilogue), kernel.make_fp32);
   }
   const size_t residual_at = op.residual ? op.residual_at() : 0;
-  return std::make_unique<Kernel>(Kernel{std::move(product), integers, encoded.k, encoded.n, residual_at});
+  return std::unique_ptr<Kernel>(new Kernel{std::move(product), integers, encoded.k, encoded.n, residual_at});
 }
 
 // The residual, [..., N] as Y; null where the operator has none.
@@ -188,7 +189,7 @@ Quantized quantized_rows(const Tensor& q, OrtKernelContext* context, Dimensions*
 }
 
 // Shapes stand in vectors that a thread keeps, so that the next run allocates nothing.
-void compute(const Kernel& kernel, OrtKernelContext* context) {
+void compute(Kernel& kernel, OrtKernelContext* context) {
   static thread_local Tensor x;
   static thread_local Dimensions dimensions;
   input(context, 0, &x);
@@ -202,7 +203,7 @@ void compute(const Kernel& kernel, OrtKernelContext* context) {
     dimensions.back() = kernel.n;
     const float* residual = residual_for(kernel, context, dimensions);
     auto* y = static_cast<float*>(output(context, 0, dimensions));
-    product.run(rows, x.size() / kernel.k, residual, y, OrtPool(context));
+    product.run(rows, x.size() / kernel.k, residual, y, OrtPool(context, &kernel.runs_alone));
   };
   if (kernel.integers != nullptr) return run(*kernel.integers, quantized_rows(x, context, &dimensions));
   run(*kernel.product, static_cast<const float*>(x.data));
@@ -221,7 +222,7 @@ OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi*, const OrtKernelIn
 }
 
 OrtStatus* compute_kernel(void* kernel, OrtKernelContext* context) {
-  return guarded([&] { compute(*static_cast<const Kernel*>(kernel), context); });
+  return guarded([&] { compute(*static_cast<Kernel*>(kernel), context); });
 }
 
 void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }

@@ -5,6 +5,7 @@
 
 #include "contract.h"
 #include "quantize.h"
+#include "tasks.h"
 
 namespace sparsify {
 

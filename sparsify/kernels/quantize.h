@@ -23,10 +23,6 @@ struct RowRange {
   float poison;     // 0, or NaN when x holds a NaN or an infinity
 };
 
-// Rows of a task that quantises: 16 K inputs, some 4 us, so that every thread gets some; a multiple of the 4 that AVX-512
-// takes at once.
-inline int64_t rows_of_task(int64_t k) { return std::max<int64_t>(4, (16 << 10) / k / 4 * 4); }
-
 struct RowScale {
   float inverse;
   float scale;  // s

@@ -1,4 +1,5 @@
 #include "quantize_avx512.h"
+#include "tasks.h"
 
 namespace sparsify {
 

@@ -60,25 +60,25 @@ inline void end(__m512 v, __mmask16 inside, const float* residual, float* y) {
 // overwritten, in a copy, and then the lower register.
 #define SPARSIFY_PICK(permute, row, t) \
   "vmovdqu64 " row ", %[x]\n\t" permute " %[x], %[p0], %[" t "0]\n\t" permute " %[x], %[p1], %[" t "1]\n\t"
-#define SPARSIFY_PICK_WIDE(row, t)                                                                     \
-  "vmovdqu64 " row ", %[" t "0]\n\tvmovdqu64 64" row ", %[x]\n\tvmovdqa64 %[p1], %[" t "1]\n\t"        \
+#define SPARSIFY_PICK_WIDE(row, t)                                                              \
+  "vmovdqu64 " row ", %[" t "0]\n\tvmovdqu64 64" row ", %[x]\n\tvmovdqa64 %[p1], %[" t "1]\n\t" \
   "vpermi2w %[x], %[" t "0], %[" t "1]\n\tvpermt2w %[x], %[p0], %[" t "0]\n\t"
 #define SPARSIFY_DOT(dot, t, r) dot " %[w0], %[" t "0], %[a" r "]\n\t" dot " %[w1], %[" t "1], %[b" r "]\n\t"
 
-#define SPARSIFY_FOUR_ROWS(name, Sum, dot, pick)                                                                      \
-  inline void name(const uint8_t* q, int64_t s, int64_t s3, const __m512i (&p)[2], const __m512i (&w)[2], Sum* a,     \
-                   Sum* b) {                                                                                          \
-    __m512i x, even0, even1, odd0, odd1;                                                                              \
-    asm(pick(SPARSIFY_ROW_0, "even")                                                                                  \
-        pick(SPARSIFY_ROW_1, "odd") SPARSIFY_DOT(dot, "even", "0")                                                    \
-        pick(SPARSIFY_ROW_2, "even") SPARSIFY_DOT(dot, "odd", "1")                                                    \
-        pick(SPARSIFY_ROW_3, "odd") SPARSIFY_DOT(dot, "even", "2")                                                    \
-        SPARSIFY_DOT(dot, "odd", "3")                                                                                 \
-        : [a0] "+v"(a[0]), [a1] "+v"(a[1]), [a2] "+v"(a[2]), [a3] "+v"(a[3]), [b0] "+v"(b[0]), [b1] "+v"(b[1]),       \
-          [b2] "+v"(b[2]), [b3] "+v"(b[3]), [x] "=&v"(x), [even0] "=&v"(even0), [even1] "=&v"(even1),                 \
-          [odd0] "=&v"(odd0), [odd1] "=&v"(odd1)                                                                      \
-        : [q] "r"(q), [s] "r"(s), [s3] "r"(s3), [p0] "v"(p[0]), [p1] "v"(p[1]), [w0] "v"(w[0]), [w1] "v"(w[1]),       \
-          "m"(*reinterpret_cast<const uint8_t(*)[]>(q)));                                                             \
+#define SPARSIFY_FOUR_ROWS(name, Sum, dot, pick)                                                                  \
+  inline void name(const uint8_t* q, int64_t s, int64_t s3, const __m512i (&p)[2], const __m512i (&w)[2], Sum* a, \
+                   Sum* b) {                                                                                      \
+    __m512i x, even0, even1, odd0, odd1;                                                                          \
+    asm(pick(SPARSIFY_ROW_0, "even")                                                                              \
+        pick(SPARSIFY_ROW_1, "odd") SPARSIFY_DOT(dot, "even", "0")                                                \
+        pick(SPARSIFY_ROW_2, "even") SPARSIFY_DOT(dot, "odd", "1")                                                \
+        pick(SPARSIFY_ROW_3, "odd") SPARSIFY_DOT(dot, "even", "2")                                                \
+        SPARSIFY_DOT(dot, "odd", "3")                                                                             \
+        : [a0] "+v"(a[0]), [a1] "+v"(a[1]), [a2] "+v"(a[2]), [a3] "+v"(a[3]), [b0] "+v"(b[0]), [b1] "+v"(b[1]),   \
+          [b2] "+v"(b[2]), [b3] "+v"(b[3]), [x] "=&v"(x), [even0] "=&v"(even0), [even1] "=&v"(even1),             \
+          [odd0] "=&v"(odd0), [odd1] "=&v"(odd1)                                                                  \
+        : [q] "r"(q), [s] "r"(s), [s3] "r"(s3), [p0] "v"(p[0]), [p1] "v"(p[1]), [w0] "v"(w[0]), [w1] "v"(w[1]),   \
+          "m"(*reinterpret_cast<const uint8_t(*)[1 << 30]>(q))); /* what rows there are */                        \
   }
 
 namespace sparsify {
