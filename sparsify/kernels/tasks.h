@@ -11,15 +11,10 @@ namespace sparsify {
 // Of weights of `bytes` in `pieces` pieces that are much alike, the pieces of a task of so many rows. A task's weights
 // stay in L2 while its rows go over them: at most 128 KB, with rows and outputs half an L2 of 512 KB. There are enough
 // tasks for threads to share evenly, of 2 us and more (768x3072 and 4096x4096, Zen 3).
-inline int64_t pieces_of_task(int64_t bytes, int64_t pieces, int64_t rows) {
-  constexpr int64_t kMost = 128 << 10, kTasks = 24;
-  const int64_t least = std::clamp<int64_t>((2 << 20) / std::max<int64_t>(rows, 1), 16 << 10, 64 << 10);
-  const int64_t wanted = std::clamp(bytes / kTasks, least, kMost);
-  return std::clamp<int64_t>(wanted * pieces / std::max<int64_t>(bytes, 1), 1, pieces);
-}
+int64_t pieces_of_task(int64_t bytes, int64_t pieces, int64_t rows);
 
 // Rows of a task that prepares rows of K inputs: 32 K inputs, 1 to 2 us; a multiple of the 4 that AVX-512 takes at once.
-inline int64_t rows_of_task(int64_t k) { return std::max<int64_t>(4, (32 << 10) / k / 4 * 4); }
+int64_t rows_of_task(int64_t k);
 
 // multiply(first, last, piece, end) for the rows [first, last) and the pieces [piece, end) of weights, until all rows have
 // met all pieces; before that prepare(first, last) for those rows, where they are not `prepared`.
