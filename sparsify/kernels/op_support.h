@@ -109,7 +109,7 @@ class OrtPool final : public Pool {
   }
 
  private:
-  static constexpr int kLong = 64;  // runs; a thread that is woken late misses a few
+  static constexpr int kLong = 16;  // runs; a thread that is woken late misses a few
 
   struct Watched {
     Task task;

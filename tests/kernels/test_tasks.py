@@ -48,7 +48,7 @@ def test_rows_are_what_eight_of_them_are(kernel: Kernel, size: str, rows: int) -
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [8, 128, 520])
 def test_runs_of_a_session_are_alike(threads: int, rows: int) -> None:
-    """One thread alone goes over to larger tasks after some 64 runs."""
+    """One thread alone goes over to larger tasks after some 16 runs."""
     weight, x = _layer(SHAPES["stays in L3"], rows, "int8")
     ones = np.ones(weight.shape[1], np.float32)
     operator = Operator(Values.INT8, weight.encoding, Activation.NONE)
