@@ -152,15 +152,6 @@ class BlockSteps {
     });
   }
 
-  // Where there are permute steps only: appends their windows, as if they slid. A kernel has one loop for those.
-  void write_windows(std::vector<uint32_t>* windows) {
-    for (int64_t b = 0; b < blocks_; ++b) {
-      if (plain(b)) return;
-    }
-    for (int64_t b = 0; b < blocks_; ++b) windows->insert(windows->end(), code_[b], static_cast<uint32_t>(b << shift_));
-    std::fill(code_, code_ + blocks_, uint8_t{0});
-  }
-
   // Appends the starts of plain and extra steps; `width` is K rounded up to 64.
   void write_starts(int64_t width, std::vector<uint32_t>* starts) const {
     for (const bool extra : {false, true}) {
@@ -272,7 +263,6 @@ void pack_groups(const Csc<int8_t>& w, Int8Stream* out) {
       blocks.choose();
       out->bytes.resize(static_cast<size_t>(at + blocks.size()));
       blocks.write(out->bytes.data() + at);
-      blocks.write_windows(&out->window);
       if (layout.pairs_in_16_bits) blocks.write_starts(round_up(out->k, 64), &out->plain);
     }
     out->offset.push_back(static_cast<int64_t>(out->bytes.size()));

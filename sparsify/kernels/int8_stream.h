@@ -47,8 +47,8 @@ struct Int8Stream {
   std::vector<uint8_t> code;      // [groups, blocks] number of permute steps, or kPlain
   std::vector<int64_t> offset;    // [groups + 1] of a group in `bytes`
   Numbers<uint8_t> bytes;
-  std::vector<uint32_t> window;       // of the steps of groups that have permute steps only: the first input
-  std::vector<int64_t> first_window;  // [groups + 1] of a group in `window`; none: see its codes
+  std::vector<uint32_t> window;       // of the steps of groups that slide: the first input
+  std::vector<int64_t> first_window;  // [groups + 1] of a group in `window`; none: it goes block by block
   // With pairs_in_16_bits, of plain and extra steps: the first input, plus K rounded up to 64 for every pairing passed.
   std::vector<uint32_t> plain;
   std::vector<int64_t> first_plain;   // [groups + 1] of a group in `plain`
