@@ -31,9 +31,9 @@ inline float round_bf16(float value) {
 struct RoundedRows {
   uint16_t* bits;
   float* poison;   // 0, or NaN for a row that holds a NaN or an infinity once rounded
-  int64_t stride;  // numbers, a multiple of 64
+  int64_t stride;  // numbers, a multiple of 32, at least K rounded up to 64
 
-  RoundedRows(int64_t rows, int64_t k) : stride(round_up(k, 64)) {
+  RoundedRows(int64_t rows, int64_t k) : stride(apart(2 * round_up(k, 64)) / 2) {
     bits = reinterpret_cast<uint16_t*>(scratch(rows * (stride * 2 + 4) + kAlignment));
     poison = reinterpret_cast<float*>(bits + rows * stride);
   }

@@ -55,7 +55,8 @@ struct QuantizedRoom {
   int32_t* zero_point;
   int64_t width, stride;  // bytes, multiples of 64
 
-  QuantizedRoom(int64_t rows, int64_t k, int64_t copies = 1) : width(round_up(k, kAlignment)), stride(copies * width) {
+  QuantizedRoom(int64_t rows, int64_t k, int64_t copies = 1)
+      : width(round_up(k, kAlignment)), stride(apart(copies * width)) {
     q = scratch(rows * (stride + 8) + kAlignment);
     scale = reinterpret_cast<float*>(q + rows * stride);
     zero_point = reinterpret_cast<int32_t*>(scale + rows);

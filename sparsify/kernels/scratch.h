@@ -14,6 +14,10 @@ constexpr int64_t kAlignment = 64;  // bytes: one cache line, one zmm register
 
 constexpr int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// Bytes from row to row for rows of so many, a multiple of 64: one line more where 8 rows would fall into few sets of L1
+// (4096x4096, 128 rows: 1.02 to 1.07 times as fast, Zen 5).
+constexpr int64_t apart(int64_t bytes) { return bytes % 2048 == 0 ? bytes + kAlignment : bytes; }
+
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
