@@ -84,10 +84,13 @@ class Pool {
       const int64_t mine = arrived++;
       for (int64_t p = 0; p < parts; ++p) {
         Part& from = part[(mine + p) % parts];
+        if (from.next.load(std::memory_order_relaxed) >= from.end) continue;
         for (int64_t i = from.next++; i < from.end; i = from.next++) body(i);
       }
     };
-    parallel(count, [](void* f, size_t) { (*static_cast<decltype(work)*>(f))(); }, &work);
+    // A call does all that is left: more calls than threads are for naught.
+    const int64_t calls = std::min(count, 4 * cores());
+    parallel(calls, [](void* f, size_t) { (*static_cast<decltype(work)*>(f))(); }, &work);
   }
 
   // before(i) for i in [0, first), all of them done when the first of after(i) for i in [0, second) starts: one region
