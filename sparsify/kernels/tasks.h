@@ -43,16 +43,20 @@ void in_tasks(int64_t rows, int64_t k, bool prepared, int64_t bytes, int64_t pie
       }
     });
   }
-  const int64_t some = rows_of_task(k);
   const int64_t blocks = (rows + kMost - 1) / kMost, chunk = pieces_of_task(bytes, pieces, std::min(rows, kMost));
   const int64_t chunks = (pieces + chunk - 1) / chunk;
+  const auto multiply_block = [&](int64_t task) {
+    const int64_t first = task / chunks * kMost, piece = task % chunks * chunk;
+    multiply(first, std::min(first + kMost, rows), piece, std::min(piece + chunk, pieces));
+  };
+  const int64_t some = rows_of_task(k), preparing = prepared ? 0 : (rows + some - 1) / some;
+  if (preparing <= 1) {
+    if (preparing == 1) prepare(0, rows);
+    return pool.each(blocks * chunks, multiply_block);
+  }
   pool.each_then_each(
-      prepared ? 0 : (rows + some - 1) / some,
-      [&](int64_t task) { prepare(task * some, std::min((task + 1) * some, rows)); }, blocks * chunks,
-      [&](int64_t task) {
-        const int64_t first = task / chunks * kMost, from = task % chunks * chunk;
-        multiply(first, std::min(first + kMost, rows), from, std::min(from + chunk, pieces));
-      });
+      preparing, [&](int64_t task) { prepare(task * some, std::min((task + 1) * some, rows)); }, blocks * chunks,
+      multiply_block);
 }
 
 }  // namespace sparsify
