@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -110,13 +110,13 @@ def _explain(error: Exception) -> int:
 
 def _unread() -> int:
     """Whoever read has read enough, as `head` does: end without a word, as programs do that SIGPIPE ends."""
-    _mute()
+    _mute(sys.stdout, sys.stderr)
     return UNREAD
 
 
 def _full(error: OSError) -> int:
     """What was written, on the standard output or into scratch files, found no room."""
-    _mute()
+    _mute(sys.stdout)
     complain(
         f"error: cannot write: {error.strerror or error}\n\nhint: make room where the standard output, the result and "
         f"scratch files ({tempfile.gettempdir()}) go"
@@ -124,10 +124,11 @@ def _full(error: OSError) -> int:
     return int(ExitStatus.USAGE)
 
 
-def _mute() -> None:
-    """Let what is still to be flushed go nowhere: the interpreter would fail at it once more."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _mute(*streams: TextIO) -> None:
+    """Let what is still to be flushed go nowhere: the interpreter would fail at it once more, and exit 120."""
+    for stream in streams:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupted() -> int:
