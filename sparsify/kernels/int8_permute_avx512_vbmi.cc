@@ -15,7 +15,6 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "contract.h"
 #include "epilogue-inl.h"
@@ -43,10 +42,7 @@ class Int8Permute final : public Int8Product {
       : stream_(pack_int8(w, epilogue, kLayout)),
         k_(w.k()),
         n_(w.n()),
-        activation_(epilogue.activation),
-        minus_sum_(aligned<int32_t>(stream_.groups * kPair)) {
-    for (int64_t c = 0; c < stream_.groups * kPair; ++c) minus_sum_[c] = -stream_.column_sum[c];
-  }
+        activation_(epilogue.activation) {}
 
   void run(const float* x, int64_t rows, const float* residual, float* y, const Pool& pool) const override {
     const QuantizedRoom room(rows, k_);
@@ -141,7 +137,8 @@ class Int8Permute final : public Int8Product {
   void begin(int64_t c, const int32_t* zero_point, Sums<R, G>& acc) const {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      const __m512i minus_sum = _mm512_load_si512(minus_sum_.get() + c + g * kGroup);
+      const __m512i sum = _mm512_load_si512(stream_.column_sum.get() + c + g * kGroup);
+      const __m512i minus_sum = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) acc[g][r] = _mm512_mullo_epi32(minus_sum, _mm512_set1_epi32(zero_point[r]));
     }
@@ -210,7 +207,6 @@ class Int8Permute final : public Int8Product {
   Int8Stream stream_;
   int64_t k_, n_;
   Activation activation_;
-  Aligned<int32_t> minus_sum_;  // [groups * columns]
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ MUTANTS = [
     ("int8_steps_avx512.h", "_mm512_permutexvar_epi8(position[g], x)", "_mm512_permutexvar_epi8(position[0], x)"),
     ("int8_steps_avx512.h", "w + kWidth + 64 * g", "w + kWidth"),
     ("int8_permute_avx512_vbmi.cc", "q + *window, stride", "q + *windows, stride"),
-    ("int8_permute_avx512_vbmi.cc", "= -stream_.column_sum[c]", "= stream_.column_sum[c]"),
+    ("int8_permute_avx512_vbmi.cc", "_mm512_sub_epi32(_mm512_setzero", "_mm512_add_epi32(_mm512_setzero"),
     ("int8_avx512-inl.h", "_mm512_set1_epi16(1)", "_mm512_set1_epi16(2)"),
     ("int8_avx512-inl.h", "kVnni ? 1 : 3, 1, !kVnni", "kVnni ? 1 : 3, 1, false"),
     ("bf16_permute_avx512.cc", "_mm512_loadu_si512(x + r * stride + kRegister)", "_mm512_loadu_si512(x + r * stride)"),
